@@ -1,0 +1,48 @@
+package redisops
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+)
+
+// Entry is one entry of a subject: the key and value of a descriptor.
+type Entry struct {
+	Key, Value string
+}
+
+// CounterKey gives the key under which a policy ("<namespace>/<name>") counts a subject:
+//
+//	rl:{<digest>}:<policy>
+//
+// The digest is the first 128 bits of the SHA-256 of the entries in the policy's order, each key and each value as
+// <length in bytes>:<bytes>, in unpadded base64url (22 characters). So no two subjects share an encoding, no byte that a
+// user chooses reaches the key, and one policy spreads over all slots of a cluster. It hides nothing: the digest of a
+// guessable value can be guessed.
+func CounterKey(policy string, subject []Entry) string {
+	var stack [256]byte
+	encoded := stack[:0]
+	for _, e := range subject {
+		encoded = appendLengthPrefixed(encoded, e.Key)
+		encoded = appendLengthPrefixed(encoded, e.Value)
+	}
+	sum := sha256.Sum256(encoded)
+
+	var out [320]byte
+	key := append(out[:0], "rl:{"...)
+	key = base64.RawURLEncoding.AppendEncode(key, sum[:16])
+	key = append(key, "}:"...)
+	key = append(key, policy...)
+	return string(key)
+}
+
+// LogKey gives the key of the sorted set in which the limit of that name keeps its log, where its algorithm has one.
+func LogKey(counterKey, limit string) string {
+	return counterKey + ":" + limit
+}
+
+func appendLengthPrefixed(dst []byte, s string) []byte {
+	dst = strconv.AppendInt(dst, int64(len(s)), 10)
+	dst = append(dst, ':')
+	return append(dst, s...)
+}
