@@ -1,0 +1,102 @@
+# `make dev` needs Go only. The rest gets what it needs: tools are Go modules pinned in
+# hack/tools, and scripts in hack/ see to the servers that tests run against.
+
+# The make of macOS (3.81) ignores .SHELLFLAGS, so recipes chain with && all the same.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The binaries are static, and nothing else needs C either. (The race detector does:
+# make test CGO_ENABLED=1 TEST_FLAGS=-race)
+export CGO_ENABLED ?= 0
+
+# `go tool` builds a tool when it is first needed and keeps it in Go's own build cache,
+# keyed by all that went into it: no directory of binaries to ignore, version or clean.
+# golangci-lint has a module of its own, for its hundreds of dependencies to vote in.
+CONTROLLER_GEN := go tool -modfile=hack/tools/go.mod controller-gen
+GOLANGCI_LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint-kube-api-linter
+
+# What `generate` and `manifests` write, as git's pathspecs.
+GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+TEST_PACKAGES ?= ./...
+TEST_TIMEOUT ?= 10m
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Try
+
+.PHONY: dev
+dev: ## Serve the sample policies with an embedded Redis; DEV_ARGS adds arguments.
+	@go run ./cmd/penstock dev -f config/samples $(DEV_ARGS)
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Write the deep-copy functions of the API types.
+	@$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: ## Write the CRDs and the operator's ClusterRole.
+	@rm -f config/crd/bases/*.yaml # else a kind that is gone would stay
+	@$(CONTROLLER_GEN) crd paths=./api/... output:crd:dir=config/crd/bases
+	@$(CONTROLLER_GEN) rbac:roleName=penstock-operator paths=./controllers/... output:rbac:dir=config/rbac
+
+# Compared with the index, so that it can be run before a commit too.
+.PHONY: verify
+verify: generate manifests ## Check that generated files, formatting, go.mod, imports and kinds are in order.
+	@stale="$$(git diff --name-only -- $(GENERATED) && git ls-files --others --exclude-standard -- $(GENERATED))" && \
+	if [ -n "$$stale" ]; then \
+		git --no-pager diff -- $(GENERATED); \
+		echo "These files are not what git has. Run 'make generate manifests' and add them:"; \
+		echo "$$stale"; \
+		exit 1; \
+	fi
+	@unformatted="$$(gofmt -l .)" && \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w is needed on:"; echo "$$unformatted"; exit 1; fi
+	@go mod tidy -diff
+	@hack/check-imports.sh
+	@hack/check-kinds.sh
+
+.PHONY: lint
+lint: ## Run golangci-lint (with kube-api-linter), luacheck and shellcheck.
+	@$(GOLANGCI_LINT) run
+	@luacheck="$$(hack/debian-package.sh luacheck lua-check)" && \
+	go run ./hack/lualint "$$luacheck"
+	@shellcheck="$$(hack/debian-package.sh shellcheck shellcheck)" && \
+	"$$shellcheck" --severity=warning .ci/run $$(git ls-files -co --exclude-standard '*.sh')
+
+# The output of `go test` is all that goes to standard output; .ci/run relies on it.
+.PHONY: test
+test: ## Run all tests, against a real redis-server and kube-apiserver; TEST_PACKAGES and TEST_FLAGS narrow it.
+	@redis="$$(hack/redis-server.sh)" && assets="$$(hack/envtest-assets.sh)" && \
+	hack/debian-package.sh curl curl >/dev/null && \
+	PENSTOCK_REDIS_SERVER="$$redis" KUBEBUILDER_ASSETS="$$assets" \
+	go test -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(TEST_PACKAGES)
+
+.PHONY: build
+build: ## Build bin/operator, bin/penstockd and bin/penstock.
+	@go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ \
+		./cmd/operator ./cmd/penstockd ./cmd/penstock
+
+.PHONY: bench
+bench: ## Run the benchmarks.
+	@bench/run.sh
+
+.PHONY: clean
+clean: ## Remove what was built; the caches outside of this directory stay.
+	@rm -rf bin .ci/logs
+
+##@ In a cluster
+
+.PHONY: install
+install: ## Install the CRDs into the cluster that kubectl points to.
+	@kubectl apply -k config/crd
+
+.PHONY: run-operator
+run-operator: ## Run the operator here, against that cluster; OPERATOR_ARGS adds arguments.
+	@go run ./cmd/operator $(OPERATOR_ARGS)
