@@ -21,12 +21,7 @@ type Entry struct {
 // guessable value can be guessed.
 func CounterKey(policy string, subject []Entry) string {
 	var stack [256]byte
-	encoded := stack[:0]
-	for _, e := range subject {
-		encoded = appendLengthPrefixed(encoded, e.Key)
-		encoded = appendLengthPrefixed(encoded, e.Value)
-	}
-	sum := sha256.Sum256(encoded)
+	sum := sha256.Sum256(appendSubject(stack[:0], subject))
 
 	var out [320]byte
 	key := append(out[:0], "rl:{"...)
@@ -39,6 +34,14 @@ func CounterKey(policy string, subject []Entry) string {
 // LogKey gives the key of the sorted set in which the limit of that name keeps its log, where its algorithm has one.
 func LogKey(counterKey, limit string) string {
 	return counterKey + ":" + limit
+}
+
+func appendSubject(dst []byte, subject []Entry) []byte {
+	for _, e := range subject {
+		dst = appendLengthPrefixed(dst, e.Key)
+		dst = appendLengthPrefixed(dst, e.Value)
+	}
+	return dst
 }
 
 func appendLengthPrefixed(dst []byte, s string) []byte {

@@ -1,0 +1,257 @@
+package redisops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/penstock-dev/penstock/internal/redisops/redistest"
+)
+
+// Fault 16: what ran and whose reply was lost is counted once. The settings are such that a repeat would succeed: new
+// connections work, and callers wait for long.
+func TestLostReplyIsCountedOnceAndItsOutcomeUnknown(t *testing.T) {
+	for name, lose := range map[string]func(*redistest.Proxy){
+		"no reply comes":      func(*redistest.Proxy) {},
+		"the connection ends": func(p *redistest.Proxy) { p.Cut() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			proxy := redistest.StartProxy(t, server.Addr)
+			caller := open(t, Config{DialTimeout: 3 * time.Second}, proxy.Addr, bounds{base: 1, most: 1, queued: 100})
+			if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+				t.Fatal(err)
+			}
+			// While this reply is on its way, the commands gather for one pipeline, whose replies are lost.
+			before := proxy.Replies()
+			proxy.Delay(time.Second)
+			const commands = 40
+			errs := make([]error, commands)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if _, err := caller.Do(t.Context(), []any{"ECHO", "x"}); err != nil {
+					t.Errorf("the call before: %v", err)
+				}
+			})
+			waitFor(t, "a reply on its way", func() bool { return proxy.Replies() > before })
+			proxy.SwallowReplies()
+			proxy.Delay(0)
+			for i := range commands {
+				wg.Go(func() { _, errs[i] = caller.Do(t.Context(), []any{"INCR", fmt.Sprint("n", i)}) })
+			}
+			client := server.Client()
+			waitFor(t, "commands to run", func() bool { return client.DBSize(t.Context()).Val() > 0 })
+			lose(proxy)
+			wg.Wait()
+
+			unknown := 0
+			for i, err := range errs {
+				if err != nil && !errors.Is(err, ErrUnknownOutcome) {
+					t.Errorf("command %d: %v, want success or an unknown outcome", i, err)
+				}
+				if err != nil {
+					unknown++
+				}
+				if n := client.Get(t.Context(), fmt.Sprint("n", i)).Val(); n != "1" {
+					t.Errorf("command %d (%v) was counted %s times", i, err, n)
+				}
+			}
+			if unknown < 2 {
+				t.Errorf("%d outcomes are unknown, want those of a whole pipeline", unknown)
+			}
+			if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+				t.Errorf("the call after: %v", err)
+			}
+		})
+	}
+}
+
+// Fault 99: a caller that gives up does not break the connection for those after it, as its own deadline on the
+// connection would: with it no later call gets through a handshake, for ever.
+func TestSlowSpellDoesNotCostTheConnection(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	caller := open(t, Config{CommandTimeout: 10 * time.Millisecond}, proxy.Addr, standardBounds)
+	waitFor(t, "the first call to succeed", func() bool {
+		_, err := caller.Do(t.Context(), []any{"PING"})
+		return err == nil
+	})
+	opened := proxy.Accepted()
+
+	proxy.Delay(time.Second)
+	_, err := caller.Do(t.Context(), []any{"INCR", "n"})
+	if !errors.Is(err, ErrUnknownOutcome) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("during the spell: %v, want an unknown outcome by a timeout", err)
+	}
+	proxy.Delay(0)
+	waitFor(t, "a call after the spell to succeed", func() bool {
+		_, err := caller.Do(t.Context(), []any{"PING"})
+		return err == nil
+	})
+	waitFor(t, "the late command", func() bool { return server.Do("EXISTS", "n") == int64(1) })
+	if got := server.Do("GET", "n"); got != "1" {
+		t.Errorf("the call of the slow spell ran %v times", got)
+	}
+	// The batch of the spell still holds the first connection; the calls after it went over a second one, and none was
+	// dropped.
+	if got := proxy.Accepted() - opened; got > mostBatches-1 {
+		t.Errorf("%d connections were opened because of one slow spell", got)
+	}
+	if got := proxy.Open(); got < opened {
+		t.Errorf("%d connections are open, %d were: one was dropped", got, opened)
+	}
+}
+
+// Fault 99: a round trip of 6 ms works with the defaults, although the opening of a connection takes several.
+func TestFarServerWorksWithTheDefaults(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	proxy.Delay(6 * time.Millisecond)
+	caller := open(t, Config{CommandTimeout: DefaultCommandTimeout, DialTimeout: DefaultDialTimeout}, proxy.Addr, standardBounds)
+	succeeded := 0
+	waitFor(t, "100 calls to succeed", func() bool {
+		if _, err := caller.Do(t.Context(), []any{"PING"}); err == nil {
+			succeeded++
+		}
+		return succeeded == 100
+	})
+	if got := proxy.Accepted(); got > mostBatches {
+		t.Errorf("%d connections were opened, want at most %d: they are dropped", got, mostBatches)
+	}
+}
+
+func TestCallsDoNotQueueForARoundTripOfOthers(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr)
+	caller := open(t, Config{}, proxy.Addr, standardBounds)
+	const callers = 8
+	// Each call finds the batches of those before it on the wire; with one connection the last would take 8 round trips.
+	proxy.Delay(500 * time.Millisecond)
+	warm := time.Now()
+	if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+		t.Fatal(err)
+	}
+	opening := time.Since(warm)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range callers {
+		wg.Go(func() {
+			time.Sleep(time.Duration(i) * 5 * time.Millisecond) // arrivals, one by one
+			if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(start); took > opening+1500*time.Millisecond {
+		t.Errorf("%d calls took %v where opening a connection takes %v: they waited for each other", callers, took, opening)
+	}
+}
+
+func TestBlackHoleIsBounded(t *testing.T) {
+	server := redistest.Start(t)
+	cfg := Config{CommandTimeout: 50 * time.Millisecond, DialTimeout: patience, MaxConnections: 4}
+	caller := open(t, cfg, server.Addr, standardBounds)
+	waitFor(t, "the first call to succeed", func() bool {
+		_, err := caller.Do(t.Context(), []any{"PING"})
+		return err == nil
+	})
+	goroutines := runtime.NumGoroutine()
+	server.Pause()
+	start := time.Now()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() {
+			if _, err := caller.Do(t.Context(), []any{"INCR", "n"}); Classify(err) != UnknownOutcome && Classify(err) != NotExecuted {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("callers waited %v for a server that does not answer", took)
+	}
+	// What remains are workers and dials, not callers.
+	if got := runtime.NumGoroutine(); got > goroutines+3*cfg.MaxConnections {
+		t.Errorf("%d goroutines, %d before", got, goroutines)
+	}
+	server.Resume()
+	waitFor(t, "a call to succeed again", func() bool {
+		_, err := caller.Do(t.Context(), []any{"PING"})
+		return err == nil
+	})
+	if connected := strings.Count(fmt.Sprint(server.Do("CLIENT", "LIST")), " laddr="); connected > cfg.MaxConnections+1 {
+		t.Errorf("%d connections, want at most %d and the asking one", connected, cfg.MaxConnections)
+	}
+}
+
+func TestRestartedServerIsUsedAgain(t *testing.T) {
+	server := redistest.Start(t)
+	caller := open(t, Config{CommandTimeout: time.Second}, server.Addr, standardBounds)
+	if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+		t.Fatal(err)
+	}
+	server.Kill()
+	for range 20 {
+		if _, err := caller.Do(t.Context(), []any{"PING"}); err == nil {
+			t.Fatal("a dead server answered")
+		}
+	}
+	server.Run()
+	waitFor(t, "a call to succeed again", func() bool {
+		_, err := caller.Do(t.Context(), []any{"PING"})
+		return err == nil
+	})
+}
+
+// Fault 18: the address leads to another server after a failover, but not the connections that are open.
+func TestDemotedPrimaryLosesItsConnections(t *testing.T) {
+	for name, beside := range map[string][]any{
+		"alone in its pipeline": nil,
+		"behind a read":         {"GET", "x"}, // go-redis looks at the first error of a pipeline only
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, primary := redistest.Start(t), redistest.Start(t)
+			proxy := redistest.StartProxy(t, old.Addr)
+			caller := open(t, Config{}, proxy.Addr, bounds{base: 1, most: 1, queued: 10})
+			if _, err := caller.Do(t.Context(), []any{"PING"}); err != nil {
+				t.Fatal(err)
+			}
+			old.ReplicaOf(primary)
+			proxy.Retarget(primary.Addr)
+
+			// A call that holds the only place on the wire, so that the next ones share a pipeline.
+			old.Pause()
+			results := make(chan error, 3)
+			send := func(args []any) {
+				_, err := caller.Do(context.Background(), args)
+				results <- err
+			}
+			go send([]any{"ECHO", "x"})
+			waitFor(t, "the first call to be on the wire", func() bool { return caller.gate.away() == 1 })
+			sent := 2
+			if beside != nil {
+				go send(beside)
+				waitFor(t, "the read to be queued", func() bool { return len(caller.queue) == 1 })
+				sent++
+			}
+			queued := len(caller.queue)
+			go send([]any{"INCR", "n"})
+			waitFor(t, "the write to be queued", func() bool { return len(caller.queue) == queued+1 })
+			old.Resume()
+			for range sent {
+				if err := <-results; err != nil {
+					t.Errorf("error %v", err)
+				}
+			}
+			if got := primary.Do("GET", "n"); got != "1" {
+				t.Errorf("the new primary counted %v, want 1", got)
+			}
+		})
+	}
+}
