@@ -61,7 +61,7 @@ type Timeouts struct {
 
 // Reconnect bounds the pauses between attempts to reach Redis again. It is never on the decision path.
 //
-// +kubebuilder:validation:XValidation:rule="duration(self.minBackoff) <= duration(self.maxBackoff)",message="minBackoff must not be longer than maxBackoff; lower minBackoff or raise maxBackoff"
+// +kubebuilder:validation:XValidation:rule="!has(self.minBackoff) || !has(self.maxBackoff) || duration(self.minBackoff) <= duration(self.maxBackoff)",message="minBackoff must not be longer than maxBackoff; lower minBackoff or raise maxBackoff"
 type Reconnect struct {
 	// minBackoff is the first pause: 1ms to 1m.
 	//
@@ -121,7 +121,7 @@ type RedisStoreSpec struct {
 
 // RedisStoreStatus is what the operator observed of a store.
 type RedisStoreStatus struct {
-	// conditions: Reachable, LibraryLoaded and Ready (both); EvictionSafe and DurabilitySafe advise. Degraded, Paused,
+	// conditions are Reachable, LibraryLoaded and Ready (both); EvictionSafe and DurabilitySafe advise. Degraded, Paused,
 	// Reconciling and Stalled are present only while True.
 	//
 	// +optional
