@@ -1,0 +1,184 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/translate"
+)
+
+// begin publishes for the first time.
+func (s *session) begin(ctx context.Context, l loaded) error {
+	if err := s.store.claimable(ctx, s.owner); err != nil {
+		return err
+	}
+	// What an earlier session left is what paused objects keep.
+	published, err := policystore.Read(ctx, s.store.client)
+	if err != nil && !errors.Is(err, policystore.ErrNoPolicies) {
+		return fmt.Errorf("%s: %w", s.store.name, err)
+	}
+	s.set = published
+	return s.publish(ctx, l)
+}
+
+// publish makes a set of the objects, in which one store serves all, and publishes it.
+func (s *session) publish(ctx context.Context, l loaded) error {
+	assembly := translate.Assemble(translate.Input{RateLimits: l.rateLimits, Published: s.set, SingleStore: true})
+	_, err := policystore.Publish(ctx, s.store.client, policystore.Publication{
+		Owner: s.owner, Set: assembly.Set, Mode: s.store.mode,
+		// In a cluster a set that drops most policies waits for a confirmation; here the files were just edited.
+		ConfirmShrink: assembly.Set.Hash,
+	})
+	if owned, is := errors.AsType[*policystore.OwnedError](err); is {
+		return s.store.owned(owned.Owner)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.store.name, err)
+	}
+	s.set, s.notes = assembly.Set, notes(l, assembly)
+	return nil
+}
+
+// notes say what became of objects that are valid, and still not what they seem.
+func notes(l loaded, assembly translate.Assembly) []string {
+	var list []string
+	for i := range l.rateLimits {
+		rl := &l.rateLimits[i]
+		key := types.NamespacedName{Namespace: rl.Namespace, Name: rl.Name}
+		outcome := assembly.Outcomes[key]
+		if !outcome.Accepted {
+			what := "is not in force"
+			if outcome.ContentHash != "" {
+				what = "stays as it was"
+			}
+			list = append(list, fmt.Sprintf("%s %s: %s", key, what, outcome.Message))
+		}
+		for _, name := range outcome.Restarts {
+			list = append(list, fmt.Sprintf("%s: limit %s counts anew, since its algorithm or window is another", key, name))
+		}
+	}
+	if l.stores > 0 {
+		list = append(list, "RedisStores in the files are checked and not used: one Redis serves every policy here.")
+	}
+	return list
+}
+
+// awaitInForce waits until the engine decides by the published set.
+func (s *session) awaitInForce(ctx context.Context) error {
+	deadline := time.NewTimer(startTimeout)
+	defer deadline.Stop()
+	for {
+		if set := s.engine.Set(); set != nil && set.Hash == s.set.Hash {
+			return nil
+		}
+		select {
+		case <-s.inForce:
+		case <-deadline.C:
+			return fmt.Errorf("%s: the policies that were just published did not come back within %s; does somebody else publish there?", s.store.name, startTimeout)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// followChanges publishes what the files say after each change of them.
+func (s *session) followChanges(ctx context.Context, changed <-chan struct{}) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			s.reload(ctx)
+		}
+	}
+}
+
+// reload applies the files, if all of them are in order.
+func (s *session) reload(ctx context.Context) {
+	l, err := s.files.load(ctx)
+	if err != nil {
+		l.problems = []string{err.Error()}
+	}
+	if len(l.problems) > 0 {
+		if text := strings.Join(l.problems, "\n"); text != s.printed {
+			s.printed = text
+			s.out.refused(l.problems)
+		}
+		return
+	}
+	mended := s.printed != ""
+	s.printed = ""
+
+	before, notesBefore := s.set, s.notes
+	if err := s.publish(ctx, l); err != nil {
+		if ctx.Err() == nil {
+			s.printed = err.Error()
+			s.out.refused([]string{err.Error()})
+		}
+		return
+	}
+	if err := s.awaitInForce(ctx); err != nil {
+		if ctx.Err() == nil {
+			s.out.refused([]string{err.Error()})
+		}
+		return
+	}
+	changes := compare(before, s.set)
+	if len(changes) == 0 && !mended && slices.Equal(notesBefore, s.notes) {
+		return // a file was touched, and says the same
+	}
+	s.out.reloaded(s.set, changes, s.notes)
+}
+
+// compare gives a line for each policy that is new (+), another (~) or gone (-).
+func compare(before, after *policy.Set) []string {
+	var lines []string
+	for i := range after.RateLimits {
+		p := &after.RateLimits[i]
+		old := before.RateLimit(p.Name)
+		switch {
+		case old == nil:
+			lines = append(lines, "+ "+describe(p))
+		case old.ContentHash != p.ContentHash:
+			lines = append(lines, "~ "+describe(p))
+		}
+	}
+	for i := range before.RateLimits {
+		if p := &before.RateLimits[i]; after.RateLimit(p.Name) == nil {
+			lines = append(lines, "- "+p.Name)
+		}
+	}
+	return lines
+}
+
+// describe is a policy on one line: name, limits, and what is counted.
+func describe(p *policy.RateLimit) string {
+	var tuple []string
+	for _, d := range p.Descriptors {
+		entry := d.Key
+		if d.Value != "" {
+			entry += "=" + d.Value
+		}
+		// Quoted, so that no character of a file does anything to a terminal; but the quotes would only be in the way.
+		tuple = append(tuple, strings.Trim(strconv.Quote(entry), `"`))
+	}
+	counted := "all requests together"
+	if len(tuple) > 0 {
+		counted = "by " + strings.Join(tuple, ", ")
+	}
+	line := fmt.Sprintf("%s  %s  %s (domain %s)", p.Name, translate.Summary(p), counted, p.Domain)
+	if p.OnStoreFailure == string(v1.FailureModeDeny) {
+		line += ", denied while Redis is gone"
+	}
+	return line
+}
