@@ -1,0 +1,76 @@
+package library
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Mode is how a server is made to decide.
+type Mode int
+
+const (
+	// ModeFunctions calls the functions of the library, which holds the policies (FCALL).
+	ModeFunctions Mode = iota
+	// ModeScripts sends the policy with each call to a script (EVALSHA).
+	ModeScripts
+)
+
+// String gives "functions" or "scripts".
+func (m Mode) String() string {
+	if m == ModeScripts {
+		return "scripts"
+	}
+	return "functions"
+}
+
+// Capabilities are what a server was found to know by trying it.
+type Capabilities struct {
+	// Functions: FUNCTION and FCALL (Redis 7.0).
+	Functions bool
+	// ScriptFlags: scripts may begin with #!lua (Redis 7.0).
+	ScriptFlags bool
+}
+
+// Mode is the best that the server knows.
+func (c Capabilities) Mode() Mode {
+	if c.Functions {
+		return ModeFunctions
+	}
+	return ModeScripts
+}
+
+// Probe tries what the server knows. It changes nothing but the server's cache of scripts. It fails when the server
+// cannot be asked or permits too little to tell.
+func Probe(ctx context.Context, client redis.UniversalClient) (Capabilities, error) {
+	var c Capabilities
+	// Whether that function is there does not matter: each way the server shows that it knows FCALL.
+	err := client.Do(ctx, "FCALL_RO", "penstock_policy", 0).Err()
+	switch {
+	case err == nil, replyContains(err, "Function not found"), replyContains(err, "PENSTOCK_"):
+		c.Functions = true
+	case !replyContains(err, "unknown command"):
+		return Capabilities{}, fmt.Errorf("probing for functions: %w", err)
+	}
+
+	err = client.Do(ctx, "EVAL", "#!lua flags=no-writes\nreturn 1", 0).Err()
+	if err != nil && !IsNotCompiled(err) {
+		return Capabilities{}, fmt.Errorf("probing for script flags: %w", err)
+	}
+	c.ScriptFlags = err == nil
+	return c, nil
+}
+
+// IsNotCompiled tells whether the error is a server's reply to a script that it could not compile, as those that do not
+// know #!lua reply to a script that begins with it.
+func IsNotCompiled(err error) bool {
+	return replyContains(err, "compiling script")
+}
+
+func replyContains(err error, text string) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && strings.Contains(reply.Error(), text)
+}

@@ -1,0 +1,69 @@
+package library
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // Redis names scripts by their SHA-1.
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Script is one operation for servers without functions. It takes the KEYS and ARGV of the function of that name, with
+// its PolicyDocument in place of its name.
+type Script struct {
+	// Name is that of the function.
+	Name string
+	// Text is what EVAL takes.
+	Text string
+	// SHA is what EVALSHA takes.
+	SHA string
+}
+
+// Plain gives the script for a server that does not know the first line, #!lua: there, a server that is out of memory refuses not
+// before the script begins but at its first write.
+func (s Script) Plain() Script {
+	text := s.Text
+	if strings.HasPrefix(text, "#!") {
+		// The line break stays, so that line numbers in error replies stay right.
+		text = text[strings.IndexByte(text, '\n'):]
+	}
+	return newScript(s.Name, text)
+}
+
+// The scripts.
+var (
+	LimitScript     = renderScript("penstock_limit", "#!lua", "script_limit.lua")
+	LimitManyScript = renderScript("penstock_limit_many", "#!lua", "script_limit_many.lua")
+	LimitPeekScript = renderScript("penstock_limit_peek", "#!lua flags=no-writes", "script_limit_peek.lua")
+)
+
+// Scripts gives all scripts.
+func Scripts() []Script {
+	return []Script{LimitScript, LimitManyScript, LimitPeekScript}
+}
+
+// LoadScripts loads all scripts, without #!lua where the server does not know it. It is safe to repeat. It only saves
+// the first calls from sending the text: EVALSHA that meets NOSCRIPT is followed by EVAL anyway.
+func LoadScripts(ctx context.Context, client redis.UniversalClient) error {
+	for _, s := range Scripts() {
+		err := client.ScriptLoad(ctx, s.Text).Err()
+		if IsNotCompiled(err) {
+			err = client.ScriptLoad(ctx, s.Plain().Text).Err()
+		}
+		if err != nil {
+			return fmt.Errorf("loading script %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func renderScript(name, shebang, file string) Script {
+	return newScript(name, shebang+"\n"+concatenate(coreFiles...)+concatenate(file))
+}
+
+func newScript(name, text string) Script {
+	sum := sha1.Sum([]byte(text)) //nolint:gosec // see the import
+	return Script{Name: name, Text: text, SHA: hex.EncodeToString(sum[:])}
+}

@@ -1,0 +1,37 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/penstock-dev/penstock/internal/redisops/library"
+)
+
+// loadTimeout bounds the loading of a library of 2 MiB over a slow network.
+const loadTimeout = 5 * time.Second
+
+// loader loads the published library into a server that has none (a new primary, a restart without persistence). All
+// who meet that at once share one loading, which goes on when one of them stops waiting.
+type loader struct {
+	client  redis.UniversalClient
+	loading singleflight.Group
+}
+
+func (l *loader) load(ctx context.Context) error {
+	done := l.loading.DoChan("", func() (any, error) {
+		// Not on the context of a request: see architecture.md, I/O and requests.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		return nil, library.LoadPublished(ctx, l.client)
+	})
+	select {
+	case result := <-done:
+		return result.Err
+	case <-ctx.Done():
+		return fmt.Errorf("it goes on, but nobody waits: %w", ctx.Err())
+	}
+}

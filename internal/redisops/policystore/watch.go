@@ -1,0 +1,202 @@
+package policystore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
+)
+
+// DefaultResync is how often the set is read again without being told.
+const DefaultResync = 30 * time.Second
+
+// resyncJitter is how far a resync may be from its time, so that replicas do not ask together.
+const resyncJitter = 0.2
+
+// subscribeTimeout bounds the waiting for the confirmation of a subscription.
+const subscribeTimeout = 5 * time.Second
+
+// WatchOptions are for Watch; zero values stand for the defaults.
+type WatchOptions struct {
+	// Resync is how often the set is read again without being told: DefaultResync, ± 20 %.
+	Resync time.Duration
+	// MinBackoff and MaxBackoff bound the pauses between attempts to subscribe again: 50ms to 2s.
+	MinBackoff, MaxBackoff time.Duration
+	// Logger gets one record per transition, from working to failing and back. Default slog.Default().
+	Logger *slog.Logger
+	// OnError, when set, is called with every failure, and with nil when reading and being told work again.
+	OnError func(error)
+}
+
+// Watch reads the published set, gives it to use, and then gives every set that differs from the one before, within
+// milliseconds of its publication while Redis can be reached. On any error, be it that Redis is gone or that the document cannot be
+// read (ErrNoPolicies and policy.ErrNewerFormat too), the last good set stays and Watch goes on trying.
+//
+// It calls use from one goroutine at a time, and returns nil when ctx ends.
+func Watch(ctx context.Context, client redis.UniversalClient, options WatchOptions, use func(*policy.Set)) error {
+	w := &watcher{client: client, options: options.withDefaults(), use: use}
+	w.reading = transition{what: "read the published policies", watcher: w}
+	w.listening = transition{what: "listen for changed policies", watcher: w}
+	for ctx.Err() == nil {
+		w.refresh(ctx)
+		err := w.listen(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		w.listening.report(ctx, err)
+		select {
+		case <-time.After(w.backoff()):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (o WatchOptions) withDefaults() WatchOptions {
+	if o.Resync <= 0 {
+		o.Resync = DefaultResync
+	}
+	if o.MinBackoff <= 0 {
+		o.MinBackoff = redisops.DefaultMinBackoff
+	}
+	if o.MaxBackoff <= 0 {
+		o.MaxBackoff = redisops.DefaultMaxBackoff
+	}
+	o.MaxBackoff = max(o.MinBackoff, o.MaxBackoff)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if o.OnError == nil {
+		o.OnError = func(error) {}
+	}
+	return o
+}
+
+type watcher struct {
+	client  redis.UniversalClient
+	options WatchOptions
+	use     func(*policy.Set)
+
+	document []byte // of the set in use
+	hash     string // of the set in use
+	failures int    // to listen, in a row
+
+	reading, listening transition
+}
+
+// refresh reads the set and hands it on when it is another one.
+func (w *watcher) refresh(ctx context.Context) {
+	document, err := readDocument(ctx, w.client)
+	if err == nil && !bytes.Equal(document, w.document) {
+		var set *policy.Set
+		if set, err = parse(document); err == nil {
+			w.document = document
+			if set.Hash != w.hash {
+				w.hash = set.Hash
+				w.use(set)
+			}
+		}
+	}
+	if ctx.Err() == nil {
+		w.reading.report(ctx, err)
+	}
+}
+
+// listen subscribes on a connection of its own and reads the set again on every change, on every resync, and once when
+// the subscription stands, for what came before it. It returns when the connection breaks, or ctx ends.
+//
+// Receive and not Channel: that one drops messages when the reader is slow.
+func (w *watcher) listen(ctx context.Context) error {
+	pubsub := w.client.Subscribe(ctx)
+	defer func() { _ = pubsub.Close() }()
+	// A blocking read takes no notice of ctx.
+	defer context.AfterFunc(ctx, func() { _ = pubsub.Close() })()
+
+	if err := pubsub.Subscribe(ctx, Channel); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", Channel, err)
+	}
+	if _, err := pubsub.ReceiveTimeout(ctx, subscribeTimeout); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", Channel, err)
+	}
+	w.failures = 0
+	w.listening.report(ctx, nil)
+	w.refresh(ctx)
+
+	pinged := false
+	for resync := w.nextResync(); ; {
+		message, err := pubsub.ReceiveTimeout(ctx, max(time.Until(resync), time.Millisecond))
+		var timeout net.Error
+		switch {
+		case err == nil:
+			pinged = false
+			if m, is := message.(*redis.Message); is && m.Payload != w.hash {
+				w.refresh(ctx)
+			}
+		case errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil:
+			// A connection that is dead without having been closed would keep silent for ever.
+			if pinged {
+				return fmt.Errorf("listen on %s: no answer to a ping within %v", Channel, w.options.Resync)
+			}
+			w.refresh(ctx)
+			if err := pubsub.Ping(ctx); err != nil {
+				return fmt.Errorf("ping on the subscription to %s: %w", Channel, err)
+			}
+			pinged, resync = true, w.nextResync()
+		default:
+			return fmt.Errorf("listen on %s: %w", Channel, err)
+		}
+	}
+}
+
+func (w *watcher) nextResync() time.Time {
+	return time.Now().Add(time.Duration(float64(w.options.Resync) * (1 - resyncJitter + 2*resyncJitter*rand.Float64())))
+}
+
+// backoff gives a pause between MinBackoff and a bound that doubles with every failure, up to MaxBackoff.
+func (w *watcher) backoff() time.Duration {
+	bound := w.options.MinBackoff
+	for range w.failures {
+		if bound >= w.options.MaxBackoff {
+			break
+		}
+		bound *= 2
+	}
+	w.failures++
+	bound = min(bound, w.options.MaxBackoff)
+	return w.options.MinBackoff + rand.N(bound-w.options.MinBackoff+1)
+}
+
+// transition logs when something begins to fail and when it works again, and nothing between.
+type transition struct {
+	what    string
+	watcher *watcher
+	failing bool
+}
+
+func (t *transition) report(ctx context.Context, err error) {
+	options := t.watcher.options
+	switch {
+	case err != nil:
+		if !t.failing {
+			t.failing = true
+			options.Logger.WarnContext(ctx, "cannot "+t.what+"; the last good set stays in force",
+				"error", err, "set", t.watcher.hash)
+		}
+		options.OnError(err)
+	case t.failing:
+		t.failing = false
+		options.Logger.InfoContext(ctx, "can "+t.what+" again", "set", t.watcher.hash)
+		if !t.watcher.reading.failing && !t.watcher.listening.failing {
+			options.OnError(nil)
+		}
+	}
+}
