@@ -1,0 +1,92 @@
+// Command penstockd is the shared rate limit service: it enforces the policies that are published in one Redis, for
+// Envoy, for proxies that ask over HTTP, and for whoever speaks their protocols. It needs no Kubernetes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/pflag"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/service"
+	"github.com/penstock-dev/penstock/internal/service/store"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	// Whoever asks a second time does not want to wait.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
+}
+
+// run is the program; it gives the exit code: 0, 1 for what failed, 2 for a wrong command line.
+func run(ctx context.Context, args []string, env func(string) (string, bool), stdout, stderr io.Writer) int {
+	cfg, err := parse(args, env, stdout)
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return 0
+	case err != nil:
+		_, _ = fmt.Fprintf(stderr, "penstockd: %v\nSee penstockd --help.\n", err)
+		return 2
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: cfg.logLevel}))
+	redis.SetLogger(clientLog{log})
+	if err := serve(ctx, cfg, log); err != nil {
+		log.Error("penstockd ends", "error", err.Error())
+		return 1
+	}
+	return 0
+}
+
+// serve puts the pieces together: the store feeds the engine, and the engine serves the doors.
+func serve(ctx context.Context, cfg config, log *slog.Logger) error {
+	st := store.Open(cfg.redis, log)
+	defer st.Close()
+	registry := service.NewRegistry()
+	eng := engine.New(engine.Options{Limiter: st, Reread: st.Reread, Logger: log, Registerer: registry})
+	cfg.service.WhyNotReady = st.Why
+	svc, err := service.New(cfg.service, eng, registry, log)
+	if err != nil {
+		return err
+	}
+
+	// The store outlives ctx: while the doors drain, decisions go on.
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var followed sync.WaitGroup
+	defer followed.Wait()
+	defer stop()
+	if cfg.policies != nil {
+		st.UseScripts()
+		eng.Use(cfg.policies)
+	} else {
+		followed.Go(func() { st.Follow(following, eng.Use) })
+	}
+	return svc.Run(ctx)
+}
+
+// clientLog takes what go-redis would print by itself. It is for debugging: what matters comes as an error, too, and is
+// logged once for each transition.
+type clientLog struct{ log *slog.Logger }
+
+func (l clientLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, "go-redis", "message", fmt.Sprintf(format, args...))
+}
+
+// readPolicies reads a compiled set from a file.
+func readPolicies(path string) (*policy.Set, error) {
+	document, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Parse(document)
+}

@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+)
+
+// instant is a Limiter that costs nothing, so that what is measured is the engine.
+type instant struct{ rows [4]limit.Row }
+
+func newInstant() *instant {
+	s := &instant{}
+	for i := range s.rows {
+		s.rows[i] = allowed(10, 9)
+	}
+	return s
+}
+
+func (s *instant) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	return s.rows[:len(charges)], nil
+}
+
+func benchEngine(tb testing.TB) *Engine {
+	policies := []policy.RateLimit{rateLimit("user", "user", ""), rateLimit("api", "path", "/api/*", "method", "GET")}
+	for i := range 1000 {
+		policies = append(policies, rateLimit(fmt.Sprintf("tenant-%d", i), "tenant", fmt.Sprintf("t%d", i)))
+	}
+	e := New(Options{Limiter: newInstant()})
+	e.Use(validSet(tb, policies...))
+	return e
+}
+
+func decideOne(tb testing.TB, e *Engine) {
+	r := NewRequest("shop")
+	r.Descriptor(1)
+	r.Entry("tenant", "t500")
+	result, err := e.Decide(tb.Context(), DoorRLS, r)
+	if err != nil || !result.Allowed || result.Verdicts[0].Mode != Enforced {
+		tb.Fatalf("%+v, %v", result, err)
+	}
+	r.Release()
+}
+
+func decideThree(tb testing.TB, e *Engine) {
+	r := NewRequest("shop")
+	r.Descriptor(1)
+	r.Entry("user", "bob")
+	r.Descriptor(1)
+	r.Entry("path", "/api/things")
+	r.Entry("method", "GET")
+	r.Descriptor(1)
+	r.Entry("tenant", "t7")
+	if result, err := e.Decide(tb.Context(), DoorRLS, r); err != nil || !result.Allowed {
+		tb.Fatalf("%+v, %v", result, err)
+	}
+	r.Release()
+}
+
+func BenchmarkDecide(b *testing.B) {
+	e := benchEngine(b)
+	for name, decide := range map[string]func(testing.TB, *Engine){"one": decideOne, "three": decideThree} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					decide(b, e)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+)
+
+// store is a Limiter that answers as it is told and remembers what it was asked.
+type store struct {
+	mu    sync.Mutex
+	calls [][]limit.Charge
+	// fail gives the error of a call, or nil.
+	fail func(charges []limit.Charge) error
+	// rows gives the row of a policy; without one it is allowed(10, 9).
+	rows map[string]limit.Row
+}
+
+func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var copied []limit.Charge
+	for _, c := range charges {
+		c.Values = slices.Clone(c.Values)
+		copied = append(copied, c)
+	}
+	s.calls = append(s.calls, copied)
+	if s.fail != nil {
+		if err := s.fail(charges); err != nil {
+			return nil, err
+		}
+	}
+	var rows []limit.Row
+	for _, c := range charges {
+		row, told := s.rows[c.Policy.Name]
+		if !told {
+			row = allowed(10, 9)
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// lastPolicies are the names of the policies that the last call charged, sorted.
+func (s *store) lastPolicies() []string {
+	var names []string
+	if len(s.calls) > 0 {
+		for _, c := range s.calls[len(s.calls)-1] {
+			names = append(names, c.Policy.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func allowed(limitOf, remaining int64) limit.Row {
+	return limit.Row{Allowed: true, Limit: limitOf, Remaining: remaining, Reset: time.Minute, LimitName: "default", Reason: limit.ReasonOK}
+}
+
+func denied(limitOf int64, retryAfter time.Duration) limit.Row {
+	return limit.Row{Limit: limitOf, Reset: time.Minute, RetryAfter: retryAfter, LimitName: "default", Reason: limit.ReasonLimit}
+}
+
+// clock is a clock that stands until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is an engine with all around it in a test's hand.
+type world struct {
+	*Engine
+	store    *store
+	clock    *clock
+	log      *bytes.Buffer
+	registry *prometheus.Registry
+	rereads  int
+}
+
+func newWorld(t testing.TB, policies ...policy.RateLimit) *world {
+	t.Helper()
+	w := &world{
+		store: &store{rows: map[string]limit.Row{}}, clock: &clock{now: time.Unix(1_800_000_000, 0)},
+		log: &bytes.Buffer{}, registry: prometheus.NewRegistry(),
+	}
+	w.Engine = New(Options{
+		Limiter: w.store, Reread: func() { w.rereads++ }, Registerer: w.registry, Now: w.clock.Now,
+		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+	})
+	if len(policies) > 0 {
+		w.Use(validSet(t, policies...))
+	}
+	w.log.Reset()
+	return w
+}
+
+func validSet(t testing.TB, policies ...policy.RateLimit) *policy.Set {
+	t.Helper()
+	set := policy.NewSet(policies)
+	if err := set.Validate(); err != nil {
+		t.Fatalf("the test's own policies: %v", err)
+	}
+	return set
+}
+
+// rateLimit is a policy shop/<name> of domain shop; the descriptors are given as key, value, key, value…
+func rateLimit(name string, descriptors ...string) policy.RateLimit {
+	r := policy.RateLimit{
+		Name: "shop/" + name, Domain: "shop", OnStoreFailure: policy.FailureAllow,
+		Limits: []policy.Limit{{Name: "default", Algorithm: policy.FixedWindow, Requests: 10, WindowMs: 60_000}},
+	}
+	for i := 0; i < len(descriptors); i += 2 {
+		r.Descriptors = append(r.Descriptors, policy.Descriptor{Key: descriptors[i], Value: descriptors[i+1]})
+	}
+	return r.Sealed()
+}
+
+func denying(r policy.RateLimit) policy.RateLimit {
+	r.OnStoreFailure = policy.FailureDeny
+	return r.Sealed()
+}
+
+// tuple is one descriptor of a request, as key, value, key, value…
+type tuple []string
+
+func request(domain string, tuples ...tuple) *Request {
+	r := NewRequest(domain)
+	for _, tuple := range tuples {
+		r.Descriptor(1)
+		for i := 0; i < len(tuple); i += 2 {
+			r.Entry(tuple[i], tuple[i+1])
+		}
+	}
+	return r
+}
+
+// decide decides and fails the test on an error.
+func (w *world) decide(t testing.TB, tuples ...tuple) Result {
+	t.Helper()
+	result, err := w.Decide(t.Context(), DoorRLS, request("shop", tuples...))
+	if err != nil {
+		t.Fatalf("Decide: %v", err)
+	}
+	return result
+}

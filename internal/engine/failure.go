@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+)
+
+// ask asks Redis for all charges of the request and fills in its answers. A charge that Redis cannot decide because of
+// its own key or policy is taken out, and the others are decided again: such an error is given before anything is written.
+func (e *Engine) ask(ctx context.Context, r *Request) error {
+	pending := r.charges
+	var indices []int // of pending in r.charges; nil while they are the same
+	for {
+		start := e.now()
+		rows, err := e.limiter.Decide(ctx, pending)
+		now := e.now()
+		e.metrics.redis.Observe(now.Sub(start).Seconds())
+		if err == nil && len(rows) != len(pending) {
+			err = fmt.Errorf("redis answered with %d rows for %d charges", len(rows), len(pending))
+		}
+		if err == nil {
+			e.succeeded(now)
+			for i := range rows {
+				a := &r.answers[original(indices, i)]
+				a.state, a.row = stateDecided, rows[i]
+				if a.policy.wrongType.succeeded(now) {
+					e.log.Info("policy counts again: its keys hold what they should", "policy", a.policy.policy.Name)
+				}
+			}
+			return nil
+		}
+
+		out, state := e.culprit(err, pending, r, indices, now)
+		if out < 0 {
+			return e.failed(ctx, err, r, indices, len(pending), now)
+		}
+		a := &r.answers[original(indices, out)]
+		a.state = state
+		pending, indices = r.without(out, indices)
+		if state == stateFailed && a.policy.policy.OnStoreFailure != policy.FailureAllow {
+			// What is refused is not charged.
+			for i := range pending {
+				pending[i].Cost = 0
+			}
+		}
+		if len(pending) == 0 {
+			return nil
+		}
+	}
+}
+
+func original(indices []int, i int) int {
+	if indices == nil {
+		return i
+	}
+	return indices[i]
+}
+
+// without gives the charges that are still to be decided, in memory of their own, and where each stands in r.charges.
+func (r *Request) without(out int, indices []int) ([]limit.Charge, []int) {
+	if indices == nil {
+		r.pending, r.indices = append(r.pending[:0], r.charges...), r.indices[:0]
+		for i := range r.charges {
+			r.indices = append(r.indices, i)
+		}
+	}
+	r.pending = append(r.pending[:out], r.pending[out+1:]...)
+	r.indices = append(r.indices[:out], r.indices[out+1:]...)
+	return r.pending, r.indices
+}
+
+// culprit finds the charge that alone is to blame for the error, and what becomes of it; -1 when there is none.
+func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices []int, now time.Time) (int, state) {
+	var wrongType *limit.WrongTypeError
+	switch {
+	case errors.As(err, &wrongType):
+		for i := range pending {
+			if !ownKey(pending[i].Key, wrongType.Key) {
+				continue
+			}
+			e.metrics.storeErrors.WithLabelValues("wrong_type").Inc()
+			c := r.answers[original(indices, i)].policy
+			if c.wrongType.failed(now) {
+				e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
+					"policy", c.policy.Name, "key", wrongType.Key, "onStoreFailure", c.policy.OnStoreFailure)
+			}
+			return i, stateFailed
+		}
+	case errors.Is(err, limit.ErrNoPolicy):
+		for i := range pending {
+			if len(pending) > 1 && !names(err.Error(), pending[i].Policy.Name) {
+				continue
+			}
+			e.metrics.storeErrors.WithLabelValues("no_policy").Inc()
+			c := r.answers[original(indices, i)].policy
+			if c.gone.CompareAndSwap(false, true) {
+				e.log.Warn("redis does not know the policy any more; deciding without it, and reading the set again", "policy", c.policy.Name)
+			}
+			e.reread()
+			return i, stateGone
+		}
+	}
+	return -1, stateAsked
+}
+
+// ownKey tells whether the key is the counter key, or one that stands beside it (redisops.LogKey).
+func ownKey(counter, key string) bool {
+	rest, found := strings.CutPrefix(key, counter)
+	return found && (rest == "" || rest[0] == ':')
+}
+
+// names tells whether the text has the name of the policy, and not only a longer one that begins or ends like it.
+func names(text, policy string) bool {
+	for from := 0; ; {
+		at := strings.Index(text[from:], policy)
+		if at < 0 {
+			return false
+		}
+		at += from
+		end := at + len(policy)
+		if (at == 0 || !nameByte(text[at-1])) && (end == len(text) || !nameByte(text[end])) {
+			return true
+		}
+		from = at + 1
+	}
+}
+
+func nameByte(b byte) bool {
+	return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' || b == '.' || b == '/'
+}
+
+// failed ends a decision for which Redis gave no rows: an error for those of the configuration and for a caller that has
+// gone, else onStoreFailure of each policy that is not answered yet.
+func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []int, pending int, now time.Time) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		// Nobody waits any more, and it says nothing about Redis.
+		return fmt.Errorf("the caller has gone: %w", context.Canceled)
+	}
+	class := redisops.Classify(err)
+	e.metrics.storeErrors.WithLabelValues(strings.ReplaceAll(class.String(), " ", "_")).Inc()
+	if class == redisops.Configuration {
+		if e.configuration.failed(now) {
+			e.log.Error("redis refuses penstockd; decisions fail until its user, password or ACL is mended", "error", err.Error())
+		}
+		return fmt.Errorf("%w: %w", ErrConfiguration, err)
+	}
+	if class == redisops.Policy {
+		// What Redis refuses in a request of ours, it has another version of.
+		e.reread()
+	}
+	if e.outage.failed(now) {
+		e.metrics.degraded.Set(1)
+		e.log.Warn("redis does not answer; the onStoreFailure of each policy decides", "error", err.Error())
+	}
+	for i := range pending {
+		r.answers[original(indices, i)].state = stateFailed
+	}
+	return nil
+}
+
+// succeeded notes an answer of Redis.
+func (e *Engine) succeeded(now time.Time) {
+	if e.outage.succeeded(now) {
+		e.metrics.degraded.Set(0)
+		e.log.Info("redis answers again; policies are enforced")
+	}
+	if e.configuration.succeeded(now) {
+		e.log.Info("redis accepts penstockd again")
+	}
+}

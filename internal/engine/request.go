@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+)
+
+// Request is what is to be decided: a domain and its descriptors, added in order. It comes from NewRequest, serves one
+// decision and goes back by Release.
+type Request struct {
+	domain      string
+	descriptors []descriptor
+	entries     []redisops.Entry
+
+	// What follows is the work space of one decision, kept so that deciding allocates little.
+	matched  []*compiled
+	targets  []target
+	charges  []limit.Charge
+	values   []string
+	answers  []answer
+	pending  []limit.Charge
+	indices  []int
+	verdicts []Verdict
+}
+
+// descriptor is a run of entries.
+type descriptor struct {
+	from, to int
+	cost     int64
+}
+
+// target is a policy that applies to a descriptor, and the charge that it spends by.
+type target struct {
+	descriptor, charge int
+}
+
+// answer is what became of a charge.
+type answer struct {
+	policy *compiled
+	state  state
+	row    limit.Row
+}
+
+type state uint8
+
+const (
+	stateAsked state = iota
+	stateDecided
+	stateFailed
+	// stateGone: Redis does not know the policy, so it was deleted.
+	stateGone
+)
+
+var requests = sync.Pool{New: func() any { return new(Request) }}
+
+// NewRequest gives an empty request of the domain.
+func NewRequest(domain string) *Request {
+	r := requests.Get().(*Request)
+	r.domain = domain
+	return r
+}
+
+// Descriptor begins the next descriptor, with what its policies are charged: 0 (only look) to policy.MaxInteger.
+func (r *Request) Descriptor(cost int64) {
+	r.descriptors = append(r.descriptors, descriptor{from: len(r.entries), to: len(r.entries), cost: cost})
+}
+
+// Entry adds an entry to the descriptor that was begun last.
+func (r *Request) Entry(key, value string) {
+	r.entries = append(r.entries, redisops.Entry{Key: key, Value: value})
+	r.descriptors[len(r.descriptors)-1].to = len(r.entries)
+}
+
+// Release ends the use of the request, and of the result of its decision.
+func (r *Request) Release() {
+	// Nothing of a user's stays behind in the pool, and no old policy set is kept alive by it.
+	clear(r.entries)
+	clear(r.matched)
+	clear(r.charges)
+	clear(r.values)
+	clear(r.answers)
+	clear(r.pending[:cap(r.pending)])
+	clear(r.verdicts)
+	r.domain = ""
+	r.descriptors, r.entries = r.descriptors[:0], r.entries[:0]
+	r.matched, r.targets, r.charges = r.matched[:0], r.targets[:0], r.charges[:0]
+	r.values, r.answers, r.verdicts = r.values[:0], r.answers[:0], r.verdicts[:0]
+	requests.Put(r)
+}
+
+// target lets the policy apply to the descriptor at that index, with the entries as subject. Where two descriptors are the same subject of the same policy, they spend by one charge of their costs together: decided side by
+// side, each would find room that only one of them can have.
+func (r *Request) target(at int, c *compiled, subject []redisops.Entry, cost int64) {
+	key := redisops.CounterKey(c.policy.Name, subject)
+	for i := range r.charges {
+		if r.charges[i].Key == key {
+			r.charges[i].Cost = min(r.charges[i].Cost+cost, policy.MaxInteger)
+			r.targets = append(r.targets, target{descriptor: at, charge: i})
+			return
+		}
+	}
+	from := len(r.values)
+	for i := range subject {
+		r.values = append(r.values, subject[i].Value)
+	}
+	r.targets = append(r.targets, target{descriptor: at, charge: len(r.charges)})
+	r.charges = append(r.charges, limit.Charge{Policy: c.policy, Key: key, Values: r.values[from:len(r.values):len(r.values)], Cost: cost})
+	r.answers = append(r.answers, answer{policy: c})
+}

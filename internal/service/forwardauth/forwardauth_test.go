@@ -1,0 +1,239 @@
+package forwardauth
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/policy"
+)
+
+// door answers as it is told, and looks up the attributes of its keys as a policy would.
+type door struct {
+	verdict engine.Verdict
+	err     error
+	keys    []string
+
+	name   string
+	values []string
+}
+
+func (d *door) DecidePolicy(_ context.Context, _ engine.Door, name string, lookup func(string) (string, bool), _ int64) (engine.Verdict, error) {
+	d.name = name
+	for _, key := range d.keys {
+		if value, found := lookup(key); found {
+			d.values = append(d.values, value)
+		} else {
+			d.values = append(d.values, "(none)")
+		}
+	}
+	return d.verdict, d.err
+}
+
+var api = &policy.RateLimit{Name: "shop/api"}
+
+// golden are the headers and the body of an answer as text, but for the length, which must be that of the body.
+func golden(t *testing.T, response *http.Response, body string) string {
+	t.Helper()
+	if length := response.Header.Get("Content-Length"); body != "" && length != strconv.Itoa(len(body)) {
+		t.Errorf("Content-Length is %q, want %d", length, len(body))
+	}
+	response.Header.Del("Content-Length")
+	var lines []string
+	for name, values := range response.Header {
+		lines = append(lines, name+": "+strings.Join(values, "|"))
+	}
+	slices.Sort(lines)
+	return strings.TrimSpace(response.Status + "\n" + strings.Join(lines, "\n") + "\n" + body)
+}
+
+func TestAnswersToTheLetter(t *testing.T) {
+	for name, test := range map[string]struct {
+		door door
+		want string
+	}{
+		"allowed": {
+			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: 100, Remaining: 42, ResetAfter: 1001 * time.Millisecond, Policy: api, Name: "shop/api"}},
+			`200 OK
+X-Ratelimit-Limit: 100
+X-Ratelimit-Remaining: 42
+X-Ratelimit-Reset: 2`,
+		},
+		"denied": {
+			door{verdict: engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 100, ResetAfter: time.Minute, RetryAfter: time.Millisecond, Policy: api, Name: "shop/api/day"}},
+			`429 Too Many Requests
+Content-Type: application/problem+json
+Retry-After: 1
+X-Ratelimit-Limit: 100
+X-Ratelimit-Remaining: 0
+X-Ratelimit-Reset: 60
+{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api/day is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+		},
+		"no policy applies": {
+			door{verdict: engine.Verdict{Allowed: true}},
+			`200 OK`,
+		},
+		"unlimited": {
+			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: -1, Policy: api, Name: "shop/api"}},
+			`200 OK`,
+		},
+		"degraded and allowed": {
+			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Degraded, Policy: api, Name: "shop/api"}},
+			`200 OK
+X-Penstock-Degraded: store`,
+		},
+		"degraded and denied": {
+			door{verdict: engine.Verdict{Mode: engine.Degraded, RetryAfter: time.Second, Policy: api, Name: "shop/api"}},
+			`429 Too Many Requests
+Content-Type: application/problem+json
+Retry-After: 1
+X-Penstock-Degraded: store
+{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api cannot be checked now; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+		},
+		"unknown policy": {
+			door{err: engine.ErrUnknownPolicy},
+			`404 Not Found
+Content-Type: application/problem+json
+{"title":"Not Found","status":404,"detail":"no RateLimit of that namespace and name is in force; check the path /auth/<namespace>/<policy> and the RateLimit's Ready condition"}`,
+		},
+		"no policy set": {
+			door{err: engine.ErrNoSet},
+			`503 Service Unavailable
+Content-Type: application/problem+json
+{"title":"Service Unavailable","status":503,"detail":"no policy set is loaded yet"}`,
+		},
+		"redis refuses us": {
+			door{err: engine.ErrConfiguration},
+			`500 Internal Server Error
+Content-Type: application/problem+json
+{"title":"Internal Server Error","status":500,"detail":"redis refuses the credentials or rights of penstockd; check its user, password and ACL"}`,
+		},
+		"something else": {
+			door{err: errors.New("secret of the inside")},
+			`500 Internal Server Error
+Content-Type: application/problem+json
+{"title":"Internal Server Error","status":500,"detail":"deciding failed"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			New(&test.door).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil))
+			if got := golden(t, w.Result(), w.Body.String()); got != test.want {
+				t.Errorf("got\n%s\nwant\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestAnyMethodIsAnswered(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"} {
+		t.Run(method, func(t *testing.T) {
+			d := &door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method"}}
+			w := httptest.NewRecorder()
+			New(d).ServeHTTP(w, httptest.NewRequest(method, "/auth/shop/api", nil))
+			if w.Code != http.StatusOK || d.values[0] != method {
+				t.Errorf("%d with method %q", w.Code, d.values[0])
+			}
+		})
+	}
+}
+
+func TestThePathNamesThePolicyAndWhatFollowsIsThePath(t *testing.T) {
+	for target, want := range map[string]struct{ name, path string }{
+		"/auth/shop/api":                 {"shop/api", "/"},
+		"/auth/shop/api/":                {"shop/api", "/"},
+		"/auth/shop/api?x=1":             {"shop/api", "/"},
+		"/auth/shop/api/v1/things?x=1":   {"shop/api", "/v1/things"},
+		"/auth/shop/api//double/../dots": {"shop/api", "//double/../dots"},
+		"/auth/shop/api/a%2Fb":           {"shop/api", "/a/b"},
+		"/auth/shop/api.v1":              {"shop/api.v1", "/"},
+		"/auth/shop":                     {},
+		"/auth/shop/":                    {},
+		"/auth/":                         {},
+		"/auth//api":                     {},
+	} {
+		t.Run(target, func(t *testing.T) {
+			d := &door{verdict: engine.Verdict{Allowed: true}, keys: []string{"path"}}
+			w := httptest.NewRecorder()
+			New(d).ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
+			if want.name == "" {
+				if w.Code != http.StatusNotFound || d.name != "" {
+					t.Errorf("%d for policy %q, want 404 for none", w.Code, d.name)
+				}
+				return
+			}
+			if d.name != want.name || d.values[0] != want.path {
+				t.Errorf("policy %q, path %q; want %q, %q", d.name, d.values[0], want.name, want.path)
+			}
+		})
+	}
+}
+
+func TestAttributesAreWhatTheRequestItselfShows(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*http.Request)
+		key    string
+		want   string
+	}{
+		"address without port":                {func(r *http.Request) { r.RemoteAddr = "192.0.2.7:4711" }, "remote_address", "192.0.2.7"},
+		"address of IPv6":                     {func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:4711" }, "remote_address", "2001:db8::1"},
+		"a forwarded address is not believed": {func(r *http.Request) { r.RemoteAddr = "192.0.2.7:1"; r.Header.Set("X-Forwarded-For", "203.0.113.1") }, "remote_address", "192.0.2.7"},
+		"host":                                {func(r *http.Request) { r.Host = "Shop.Example:8443" }, "host", "shop.example"},
+		"host without port":                   {func(r *http.Request) { r.Host = "shop.example" }, "host", "shop.example"},
+		"host of IPv6":                        {func(r *http.Request) { r.Host = "[2001:db8::1]" }, "host", "2001:db8::1"},
+		"host as header":                      {func(r *http.Request) { r.Host = "shop.example" }, "header.host", "shop.example"},
+		"a header":                            {func(r *http.Request) { r.Header.Set("X-API-Key", "k1") }, "header.x-api-key", "k1"},
+		"a header that is not there":          {func(*http.Request) {}, "header.x-api-key", "(none)"},
+		"an empty header":                     {func(r *http.Request) { r.Header.Set("X-Api-Key", "") }, "header.x-api-key", ""},
+		"several headers of one name":         {func(r *http.Request) { r.Header.Add("X-Team", "a"); r.Header.Add("X-Team", "b") }, "header.x-team", "a, b"},
+		"a header's name in upper case":       {func(r *http.Request) { r.Header.Set("X-Team", "a") }, "header.X-Team", "(none)"},
+		"an attribute that HTTP has not":      {func(*http.Request) {}, "namespace", "(none)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := &door{keys: []string{test.key}, verdict: engine.Verdict{Allowed: true}}
+			r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
+			test.change(r)
+			New(d).ServeHTTP(httptest.NewRecorder(), r)
+			if d.values[0] != test.want {
+				t.Errorf("%s is %q, want %q", test.key, d.values[0], test.want)
+			}
+		})
+	}
+}
+
+func TestNothingOfARequestComesBackInAnAnswer(t *testing.T) {
+	const evil = "evil\r\nSet-Cookie: a=b"
+	for name, d := range map[string]*door{
+		"denied":  {verdict: engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 1, RetryAfter: time.Second, Policy: api, Name: "shop/api"}},
+		"unknown": {err: engine.ErrUnknownPolicy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
+			r.URL.Path = "/auth/" + evil + "/" + evil
+			r.Host, r.Method, r.RemoteAddr = evil, evil, evil
+			r.Header["X-Team"] = []string{evil}
+			w := httptest.NewRecorder()
+			New(d).ServeHTTP(w, r)
+			if text := golden(t, w.Result(), w.Body.String()); strings.Contains(text, "evil") {
+				t.Errorf("the answer repeats the request:\n%s", text)
+			}
+			for name := range w.Header() {
+				if name != textproto.CanonicalMIMEHeaderKey(name) {
+					t.Errorf("header %q is not in its canonical form", name)
+				}
+			}
+			if !json.Valid(w.Body.Bytes()) {
+				t.Errorf("body %q is no JSON", w.Body)
+			}
+		})
+	}
+}

@@ -1,0 +1,91 @@
+package service
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/penstock-dev/penstock/internal/service/forwardauth"
+)
+
+// Bounds of a request over HTTP: what a slow or hostile client can hold, and for how long.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	writeTimeout      = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	// maxHeaderBytes leaves room for what proxies pass on: the headers of the original request, cookies among them.
+	maxHeaderBytes = 64 << 10
+	maxBodyBytes   = 64 << 10
+)
+
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		// What the server says of its clients (a broken handshake, a bad request line) is for whoever debugs one.
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+}
+
+// doors is what callers reach. No http.ServeMux: it redirects a path that is not clean, and behind /auth/ stands the path
+// of somebody else's request.
+func (s *Service) doors() http.Handler {
+	auth := bounded(forwardauth.New(s.engine))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasPrefix(r.URL.Path, forwardauth.Prefix):
+			auth.ServeHTTP(w, r)
+		case r.URL.Path == "/healthz":
+			s.healthz(w, r)
+		case r.URL.Path == "/readyz":
+			s.readyz(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// observability is for those who run penstockd.
+func (s *Service) observability(registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", s.healthz)
+	mux.HandleFunc("/readyz", s.readyz)
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// healthz answers as long as the process does: what is wrong with Redis is not mended by a restart.
+func (s *Service) healthz(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+func (s *Service) readyz(w http.ResponseWriter, _ *http.Request) {
+	if reason := s.notReady(); reason != "" {
+		http.Error(w, "not ready: "+reason, http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// bounded reads the body away, which no door here needs, and refuses one that is too large.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes)); err != nil {
+				http.Error(w, "the body is larger than 64 KiB, or cannot be read; this door needs none", http.StatusRequestEntityTooLarge)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,371 @@
+package rls
+
+import (
+	"context"
+	"errors"
+	"math"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	ratelimitcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+)
+
+// store answers every charge of a policy with the row told for it.
+type store struct {
+	rows  map[string]limit.Row
+	err   error
+	costs []int64
+}
+
+func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	var rows []limit.Row
+	for _, c := range charges {
+		s.costs = append(s.costs, c.Cost)
+		rows = append(rows, s.rows[c.Policy.Name])
+	}
+	return rows, nil
+}
+
+func policyOf(name, key string, l policy.Limit) policy.RateLimit {
+	l.Name = "default"
+	return policy.RateLimit{
+		Name: "shop/" + name, Domain: "shop", OnStoreFailure: policy.FailureAllow,
+		Descriptors: []policy.Descriptor{{Key: key}}, Limits: []policy.Limit{l},
+	}.Sealed()
+}
+
+var perMinute = policy.Limit{Algorithm: policy.FixedWindow, Requests: 100, WindowMs: 60_000}
+
+// dial serves the door with these policies over a real gRPC connection.
+func dial(t testing.TB, st *store, policies ...policy.RateLimit) ratelimitv3.RateLimitServiceClient {
+	t.Helper()
+	eng := engine.New(engine.Options{Limiter: st})
+	if policies != nil {
+		set := policy.NewSet(policies)
+		if err := set.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		eng.Use(set)
+	}
+	listener := bufconn.Listen(1 << 20)
+	server := grpc.NewServer()
+	ratelimitv3.RegisterRateLimitServiceServer(server, New(eng))
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(server.Stop)
+	conn, err := grpc.NewClient("passthrough:///door", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return ratelimitv3.NewRateLimitServiceClient(conn)
+}
+
+func descriptor(entries ...string) *ratelimitcommonv3.RateLimitDescriptor {
+	d := &ratelimitcommonv3.RateLimitDescriptor{}
+	for i := 0; i < len(entries); i += 2 {
+		d.Entries = append(d.Entries, &ratelimitcommonv3.RateLimitDescriptor_Entry{Key: entries[i], Value: entries[i+1]})
+	}
+	return d
+}
+
+func request(descriptors ...*ratelimitcommonv3.RateLimitDescriptor) *ratelimitv3.RateLimitRequest {
+	return &ratelimitv3.RateLimitRequest{Domain: "shop", Descriptors: descriptors}
+}
+
+func TestOneStatusForEachDescriptorInOrder(t *testing.T) {
+	st := &store{rows: map[string]limit.Row{
+		"shop/user": {Allowed: true, Limit: 100, Remaining: 57, Reset: 1500 * time.Millisecond, LimitName: "default"},
+		"shop/path": {Limit: 10, Reset: time.Minute, RetryAfter: time.Second, LimitName: "default"},
+	}}
+	client := dial(t, st, policyOf("user", "user", perMinute), policyOf("path", "path", policy.Limit{Algorithm: policy.FixedWindow, Requests: 10, WindowMs: 1000}))
+	got, err := client.ShouldRateLimit(t.Context(), request(descriptor("user", "bob"), descriptor("nobody", "cares"), descriptor("path", "/")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &ratelimitv3.RateLimitResponse{
+		OverallCode: ratelimitv3.RateLimitResponse_OVER_LIMIT,
+		Statuses: []*ratelimitv3.RateLimitResponse_DescriptorStatus{
+			{
+				Code:               ratelimitv3.RateLimitResponse_OK,
+				CurrentLimit:       &ratelimitv3.RateLimitResponse_RateLimit{Name: "shop/user", RequestsPerUnit: 100, Unit: ratelimitv3.RateLimitResponse_RateLimit_MINUTE},
+				LimitRemaining:     57,
+				DurationUntilReset: &durationpb.Duration{Seconds: 2},
+			},
+			{Code: ratelimitv3.RateLimitResponse_OK},
+			{
+				Code:               ratelimitv3.RateLimitResponse_OVER_LIMIT,
+				CurrentLimit:       &ratelimitv3.RateLimitResponse_RateLimit{Name: "shop/path", RequestsPerUnit: 10, Unit: ratelimitv3.RateLimitResponse_RateLimit_SECOND},
+				DurationUntilReset: &durationpb.Duration{Seconds: 60},
+			},
+		},
+	}
+	if !proto.Equal(got, want) {
+		t.Errorf("got\n%v\nwant\n%v", got, want)
+	}
+}
+
+func TestTheLimitIsToldInEnvoysUnits(t *testing.T) {
+	bucket := policy.Limit{Algorithm: policy.TokenBucket, Requests: 5, Burst: 50, WindowMs: 1000, TickUs: policy.TickFor(1000)}
+	fixed := func(requests, windowMs int64) policy.Limit {
+		return policy.Limit{Algorithm: policy.FixedWindow, Requests: requests, WindowMs: windowMs}
+	}
+	for name, test := range map[string]struct {
+		limit        policy.Limit
+		rowLimit     int64
+		remaining    int64
+		wantRequests uint32
+		wantUnit     ratelimitv3.RateLimitResponse_RateLimit_Unit
+		wantLeft     uint32
+	}{
+		"second":                     {fixed(10, 1000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_SECOND, 1},
+		"minute":                     {fixed(10, 60_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_MINUTE, 1},
+		"hour":                       {fixed(10, 3_600_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_HOUR, 1},
+		"day":                        {fixed(10, 86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_DAY, 1},
+		"week":                       {fixed(10, 7*86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_WEEK, 1},
+		"month of 30 days":           {fixed(10, 30*86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_MONTH, 1},
+		"a window between the units": {fixed(10, 90_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_UNKNOWN, 1},
+		"more than 32 bits":          {fixed(1<<40, 60_000), 1 << 40, 1 << 39, math.MaxUint32, ratelimitv3.RateLimitResponse_RateLimit_MINUTE, math.MaxUint32},
+		"the limit that Redis has":   {fixed(10, 60_000), 20, 15, 20, ratelimitv3.RateLimitResponse_RateLimit_MINUTE, 15},
+		"a bucket tells its rate":    {bucket, 50, 49, 5, ratelimitv3.RateLimitResponse_RateLimit_SECOND, 49},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &store{rows: map[string]limit.Row{"shop/user": {Allowed: true, Limit: test.rowLimit, Remaining: test.remaining, LimitName: "default"}}}
+			got, err := dial(t, st, policyOf("user", "user", test.limit)).ShouldRateLimit(t.Context(), request(descriptor("user", "bob")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := got.GetStatuses()[0]
+			if s.GetCurrentLimit().GetRequestsPerUnit() != test.wantRequests || s.GetCurrentLimit().GetUnit() != test.wantUnit || s.GetLimitRemaining() != test.wantLeft {
+				t.Errorf("%v, want %d per %v and %d left", s, test.wantRequests, test.wantUnit, test.wantLeft)
+			}
+		})
+	}
+}
+
+func TestUnlimitedHasNoLimitAndAllLeft(t *testing.T) {
+	st := &store{rows: map[string]limit.Row{"shop/user": {Allowed: true, Limit: -1}}}
+	got, err := dial(t, st, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), request(descriptor("user", "bob")))
+	if err != nil || got.GetStatuses()[0].GetCurrentLimit() != nil || got.GetStatuses()[0].GetLimitRemaining() != math.MaxUint32 {
+		t.Errorf("%v, %v; want no limit and 4294967295 left", got, err)
+	}
+}
+
+func TestHitsAreChargedAsEnvoyRatelimitDoes(t *testing.T) {
+	own := func(hits uint64) *ratelimitcommonv3.RateLimitDescriptor {
+		d := descriptor("user", "bob")
+		d.HitsAddend = wrapperspb.UInt64(hits)
+		return d
+	}
+	for name, test := range map[string]struct {
+		hits       uint32
+		descriptor *ratelimitcommonv3.RateLimitDescriptor
+		want       int64
+	}{
+		"none is one":                       {0, descriptor("user", "bob"), 1},
+		"the request's":                     {7, descriptor("user", "bob"), 7},
+		"the most a request can say":        {math.MaxUint32, descriptor("user", "bob"), math.MaxUint32},
+		"the descriptor's own":              {7, own(3), 3},
+		"the descriptor's 0 is only a look": {7, own(0), 0},
+		"the most a descriptor may say":     {0, own(policy.MaxInteger), policy.MaxInteger},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &store{}
+			r := request(test.descriptor)
+			r.HitsAddend = test.hits
+			if _, err := dial(t, st, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if len(st.costs) != 1 || st.costs[0] != test.want {
+				t.Errorf("charged %v, want %d", st.costs, test.want)
+			}
+		})
+	}
+}
+
+func TestAnUnknownDomainIsAllowedWithoutLimit(t *testing.T) {
+	r := request(descriptor("user", "bob"), descriptor("user", "alice"))
+	r.Domain = "elsewhere"
+	got, err := dial(t, &store{}, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &ratelimitv3.RateLimitResponse{OverallCode: ratelimitv3.RateLimitResponse_OK, Statuses: []*ratelimitv3.RateLimitResponse_DescriptorStatus{
+		{Code: ratelimitv3.RateLimitResponse_OK}, {Code: ratelimitv3.RateLimitResponse_OK},
+	}}
+	if !proto.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestADegradedAnswerSaysSoAndInventsNoFigures(t *testing.T) {
+	deny := policyOf("path", "path", perMinute)
+	deny.OnStoreFailure = policy.FailureDeny
+	client := dial(t, &store{err: errors.New("gone")}, policyOf("user", "user", perMinute), deny.Sealed())
+	for name, test := range map[string]struct {
+		key  string
+		want ratelimitv3.RateLimitResponse_Code
+	}{
+		"Allow": {"user", ratelimitv3.RateLimitResponse_OK},
+		"Deny":  {"path", ratelimitv3.RateLimitResponse_OVER_LIMIT},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := client.ShouldRateLimit(t.Context(), request(descriptor(test.key, "x")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.GetOverallCode() != test.want || got.GetStatuses()[0].GetCurrentLimit() != nil {
+				t.Errorf("%v, want %v without a limit", got, test.want)
+			}
+			headers := got.GetResponseHeadersToAdd()
+			if len(headers) != 1 || headers[0].GetKey() != "x-penstock-degraded" || headers[0].GetValue() != "store" {
+				t.Errorf("headers %v, want x-penstock-degraded: store", headers)
+			}
+		})
+	}
+}
+
+type refused struct{}
+
+func (refused) Error() string { return "NOPERM this user has no permissions" }
+func (refused) RedisError()   {}
+
+func TestWhatIsNoDecisionIsAnError(t *testing.T) {
+	for name, test := range map[string]struct {
+		policies []policy.RateLimit
+		err      error
+		want     codes.Code
+	}{
+		"no policy set":    {nil, nil, codes.Unavailable},
+		"redis refuses us": {[]policy.RateLimit{policyOf("user", "user", perMinute)}, refused{}, codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := dial(t, &store{err: test.err}, test.policies...).ShouldRateLimit(t.Context(), request(descriptor("user", "bob")))
+			if status.Code(err) != test.want {
+				t.Errorf("%v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+func TestARequestBeyondTheBoundsIsRefusedByNameBeforeAnyWork(t *testing.T) {
+	long := strings.Repeat("x", 257)
+	times := func(n int, d *ratelimitcommonv3.RateLimitDescriptor) []*ratelimitcommonv3.RateLimitDescriptor {
+		var all []*ratelimitcommonv3.RateLimitDescriptor
+		for range n {
+			all = append(all, d)
+		}
+		return all
+	}
+	manyEntries := descriptor("user", "bob")
+	for range 16 {
+		manyEntries.Entries = append(manyEntries.Entries, manyEntries.Entries[0])
+	}
+	hits := descriptor("user", "bob")
+	hits.HitsAddend = wrapperspb.UInt64(policy.MaxInteger + 1)
+	negative := descriptor("user", "bob")
+	negative.IsNegativeHits = true
+	for name, test := range map[string]struct {
+		request  *ratelimitv3.RateLimitRequest
+		wantCode codes.Code
+		want     string
+	}{
+		"no domain":            {&ratelimitv3.RateLimitRequest{Descriptors: times(1, descriptor("user", "bob"))}, codes.InvalidArgument, "domain: 0 bytes, want 1 to 256"},
+		"a long domain":        {&ratelimitv3.RateLimitRequest{Domain: long, Descriptors: times(1, descriptor("user", "bob"))}, codes.InvalidArgument, "domain: 257 bytes, want 1 to 256"},
+		"no descriptors":       {request(), codes.InvalidArgument, "descriptors: 0, want 1 to 16"},
+		"1,000 descriptors":    {request(times(1000, descriptor("user", "bob"))...), codes.InvalidArgument, "descriptors: 1000, want 1 to 16"},
+		"17 entries":           {request(descriptor("user", "bob"), manyEntries), codes.InvalidArgument, "descriptors[1].entries: 17, want at most 16"},
+		"a long key":           {request(descriptor(long, "bob")), codes.InvalidArgument, "descriptors[0].entries[0].key: 257 bytes, want at most 256"},
+		"a value of 1 MB":      {request(descriptor("user", strings.Repeat("x", 1_000_000))), codes.InvalidArgument, "descriptors[0].entries[0].value: 1000000 bytes, want at most 256"},
+		"hits beyond counting": {request(hits), codes.InvalidArgument, "descriptors[0].hits_addend: 9007199254740992, want at most 9007199254740991"},
+		"hits to give back":    {request(negative), codes.Unimplemented, "descriptors[0].is_negative_hits: hits cannot be given back yet; leave it out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &store{}
+			_, err := dial(t, st, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), test.request)
+			if status.Code(err) != test.wantCode || status.Convert(err).Message() != test.want {
+				t.Errorf("%v, want %v: %s", err, test.wantCode, test.want)
+			}
+			if len(st.costs) != 0 {
+				t.Error("redis was asked")
+			}
+		})
+	}
+}
+
+func TestARequestAtTheBoundsIsDecided(t *testing.T) {
+	full := strings.Repeat("x", 256)
+	d := descriptor(full, full)
+	for range 15 {
+		d.Entries = append(d.Entries, d.Entries[0])
+	}
+	r := &ratelimitv3.RateLimitRequest{Domain: full}
+	for range 16 {
+		r.Descriptors = append(r.Descriptors, d)
+	}
+	if got, err := dial(t, &store{}, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), r); err != nil || len(got.GetStatuses()) != 16 {
+		t.Errorf("%v, %v; want 16 statuses", got, err)
+	}
+}
+
+// FuzzShouldRateLimit: whatever bytes come in, the answer is one status for each descriptor, or an error that is the
+// caller's; and an accepted request keeps the bounds.
+func FuzzShouldRateLimit(f *testing.F) {
+	for _, r := range []*ratelimitv3.RateLimitRequest{
+		request(descriptor("user", "bob")), request(), request(descriptor("user", "a"), descriptor("user", "a"), descriptor()),
+		request(descriptor("user", strings.Repeat("x", 300))),
+	} {
+		seed, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(seed)
+	}
+	st := &store{rows: map[string]limit.Row{"shop/user": {Allowed: true, Limit: 5, Remaining: 4, LimitName: "default"}}}
+	eng := engine.New(engine.Options{Limiter: st})
+	eng.Use(policy.NewSet([]policy.RateLimit{policyOf("user", "user", perMinute)}))
+	door := New(eng)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var r ratelimitv3.RateLimitRequest
+		if proto.Unmarshal(data, &r) != nil {
+			return
+		}
+		st.costs = nil
+		response, err := door.ShouldRateLimit(t.Context(), &r)
+		if err != nil {
+			if c := status.Code(err); c != codes.InvalidArgument && c != codes.Unimplemented {
+				t.Fatalf("%v, want an error of the caller's", err)
+			}
+			if len(st.costs) != 0 {
+				t.Fatal("redis was asked for a refused request")
+			}
+			return
+		}
+		if len(response.GetStatuses()) != len(r.GetDescriptors()) || len(r.GetDescriptors()) > 16 || r.GetDomain() == "" {
+			t.Fatalf("%d statuses for %d descriptors", len(response.GetStatuses()), len(r.GetDescriptors()))
+		}
+		for _, cost := range st.costs {
+			if cost < 0 || cost > policy.MaxInteger {
+				t.Fatalf("charged %d", cost)
+			}
+		}
+	})
+}
