@@ -1,0 +1,248 @@
+package redisstore_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/controllers/apitest"
+	"github.com/penstock-dev/penstock/controllers/outcomes"
+	"github.com/penstock-dev/penstock/controllers/redisstore"
+)
+
+var _ = Describe("publishing", func() {
+	It("puts every policy of the store into Redis and says so", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.createLimit(ctx, "b", 5)
+		store, result := b.reconcile(ctx)
+
+		Expect(b.published(ctx)).To(Equal([]string{"a", "b"}))
+		Expect(b.served("a").Limits[0].Requests).To(Equal(int64(100)))
+		system := &corev1.Namespace{}
+		Expect(api.Client.Get(ctx, types.NamespacedName{Name: "kube-system"}, system)).To(Succeed())
+		Expect(b.redis.Do("GET", "penstock:owner")).To(Equal(fmt.Sprintf("%s/%s/default", system.UID, b.namespace)))
+
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+		Expect(condition(store, v1.ConditionReachable)).To(Equal("True/Reachable"))
+		Expect(condition(store, v1.ConditionLibraryLoaded)).To(Equal("True/Loaded"))
+		Expect(condition(store, v1.ConditionEvictionSafe)).To(Equal("True/NoEviction"))
+		Expect(condition(store, v1.ConditionDurabilitySafe)).To(Equal("False/NotPersistent"))
+		for _, kind := range []string{v1.ConditionDegraded, v1.ConditionPaused, v1.ConditionReconciling, v1.ConditionStalled} {
+			Expect(condition(store, kind)).To(Equal("absent"), kind)
+		}
+		Expect(store.Status.ObservedGeneration).To(Equal(store.Generation))
+		Expect(store.Status.Engine).To(Equal("redis"))
+		Expect(store.Status.Version).To(MatchRegexp(`^[0-9]+\.[0-9]+\.[0-9]+$`))
+		Expect(store.Status.Identity).To(HaveLen(40))
+		Expect(store.Status.Capabilities).To(ContainElement("functions"))
+		Expect(store.Status.MaxmemoryPolicy).To(Equal("noeviction"))
+		Expect(store.Status.Persistence).To(Equal("None"))
+		Expect(store.Status.ProgrammedHash).To(HaveLen(32))
+		Expect(store.Status.Policies).To(HaveValue(Equal(int32(2))))
+		Expect(b.outcome("a").Serving).To(Equal(outcomes.Yes))
+		Expect(b.drain()).To(ConsistOf(HavePrefix("Normal Ready "), ContainSubstring("with 2 policies")))
+
+		Expect(result.RequeueAfter).To(BeNumerically("~", 30*time.Second, 6*time.Second))
+	})
+
+	It("writes nothing, anywhere, when nothing changed", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		before, _ := b.reconcile(ctx)
+		b.drain()
+		b.redis.Do("CONFIG", "RESETSTAT")
+		after, _ := b.reconcile(ctx)
+		Expect(after.ResourceVersion).To(Equal(before.ResourceVersion))
+		Expect(b.drain()).To(BeEmpty())
+		Expect(b.redis.Do("INFO", "commandstats")).NotTo(SatisfyAny(
+			ContainSubstring("cmdstat_set:"), ContainSubstring("cmdstat_function|load"), ContainSubstring("cmdstat_publish")))
+	})
+
+	It("publishes nothing before the caches are synced", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.reconcile(ctx)
+		synced := false
+		b.restart(func(o *redisstore.Options) {
+			o.CachesSynced = func(context.Context) bool { return synced }
+		})
+		Expect(api.Client.Delete(ctx, apitest.Limit(b.namespace, "a", 0))).To(Succeed())
+
+		_, result := b.reconcile(ctx)
+		Expect(result.RequeueAfter).To(Equal(time.Second))
+		Expect(b.published(ctx)).To(Equal([]string{"a"}))
+
+		synced = true
+		b.reconcile(ctx)
+		Expect(b.published(ctx)).To(BeEmpty())
+	})
+
+	It("publishes a raised limit, and takes out a deleted one", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.createLimit(ctx, "b", 100)
+		b.reconcile(ctx)
+
+		limit := apitest.Limit(b.namespace, "a", 0)
+		Expect(api.Client.Get(ctx, client.ObjectKeyFromObject(limit), limit)).To(Succeed())
+		limit.Spec.Limits[0].Requests = new(int64(200))
+		Expect(api.Client.Update(ctx, limit)).To(Succeed())
+		b.reconcile(ctx)
+		Expect(b.served("a").Limits[0].Requests).To(Equal(int64(200)))
+
+		Expect(api.Client.Delete(ctx, limit)).To(Succeed())
+		store, _ := b.reconcile(ctx)
+		Expect(b.published(ctx)).To(Equal([]string{"b"}))
+		Expect(store.Status.Policies).To(HaveValue(Equal(int32(1))))
+	})
+
+	It("publishes again what somebody took out of Redis", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.reconcile(ctx)
+		b.redis.Do("FLUSHALL")
+		b.redis.Do("FUNCTION", "FLUSH")
+		store, _ := b.reconcile(ctx)
+		Expect(b.served("a").Limits[0].Requests).To(Equal(int64(100)))
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+	})
+
+	It("keeps the last valid content of a policy that became invalid, and publishes the others", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.reconcile(ctx)
+
+		// What no schema holds: the capacity of a bucket depends on its window.
+		limit := apitest.Limit(b.namespace, "a", 0)
+		Expect(api.Client.Get(ctx, client.ObjectKeyFromObject(limit), limit)).To(Succeed())
+		limit.Spec.Limits[0] = v1.Limit{Name: "default", Requests: new(int64(1 << 50)), Window: "1h", Algorithm: v1.AlgorithmTokenBucket}
+		Expect(api.Client.Update(ctx, limit)).To(Succeed())
+		b.createLimit(ctx, "b", 5)
+		store, _ := b.reconcile(ctx)
+
+		Expect(b.published(ctx)).To(Equal([]string{"a", "b"}))
+		Expect(b.served("a").Limits[0].Requests).To(Equal(int64(100)))
+		Expect(b.outcome("a").Reason).To(Equal(v1.ReasonInvalid))
+		Expect(b.outcome("a").Message).To(ContainSubstring("spec.limits[0].requests"))
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+	})
+
+	It("leaves everything in Redis when the store is deleted, and lets go of its policies", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		store, _ := b.reconcile(ctx)
+		Expect(api.Client.Delete(ctx, store)).To(Succeed())
+		_, result := b.reconcile(ctx)
+		Expect(result.IsZero()).To(BeTrue())
+		Expect(b.published(ctx)).To(Equal([]string{"a"}))
+		_, found := b.outcomes.Get(client.ObjectKeyFromObject(store), types.NamespacedName{Namespace: b.namespace, Name: "a"})
+		Expect(found).To(BeFalse())
+	})
+
+	It("does nothing for a paused store but say so", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		b.reconcile(ctx)
+		b.annotate(ctx, v1.AnnotationPaused, "true")
+		b.createLimit(ctx, "b", 5)
+		store, _ := b.reconcile(ctx)
+		Expect(condition(store, v1.ConditionPaused)).To(Equal("True/Paused"))
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+		Expect(b.published(ctx)).To(Equal([]string{"a"}))
+		Expect(b.outcome("a").Serving).To(Equal(outcomes.Yes))
+		Expect(b.outcome("b").Serving).To(Equal(outcomes.No))
+		Expect(b.outcome("b").Holdup).To(ContainSubstring("(Paused)"))
+
+		b.annotate(ctx, v1.AnnotationPaused, "false")
+		store, _ = b.reconcile(ctx)
+		Expect(condition(store, v1.ConditionPaused)).To(Equal("absent"))
+		Expect(b.published(ctx)).To(Equal([]string{"a", "b"}))
+	})
+})
+
+var _ = Describe("a set that drops most policies", func() {
+	It("is held until its hash is confirmed", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		for i := range 13 {
+			b.createLimit(ctx, fmt.Sprintf("p%02d", i), 100)
+		}
+		before, _ := b.reconcile(ctx)
+		Expect(api.Client.DeleteAllOf(ctx, &v1.RateLimit{}, client.InNamespace(b.namespace))).To(Succeed())
+		b.createLimit(ctx, "fresh", 1)
+		b.drain()
+
+		store, _ := b.reconcile(ctx)
+		Expect(b.published(ctx)).To(HaveLen(13))
+		Expect(condition(store, v1.ConditionDegraded)).To(Equal("True/ShrinkHeld"))
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+		Expect(message(store, v1.ConditionDegraded)).To(MatchRegexp(`drops 13 of 13 policies .* annotate this RedisStore with penstock.dev/confirm-shrink: [0-9a-f]{32}$`))
+		Expect(store.Status.ProgrammedHash).To(Equal(before.Status.ProgrammedHash))
+		Expect(b.outcome("fresh").Serving).To(Equal(outcomes.No))
+		Expect(b.outcome("fresh").Holdup).To(ContainSubstring("(ShrinkHeld)"))
+		Expect(b.drain()).To(ConsistOf(HavePrefix("Warning ShrinkHeld ")))
+
+		By("confirming another hash")
+		b.annotate(ctx, v1.AnnotationConfirmShrink, before.Status.ProgrammedHash)
+		b.reconcile(ctx)
+		Expect(b.published(ctx)).To(HaveLen(13))
+
+		By("confirming that one")
+		words := message(store, v1.ConditionDegraded)
+		b.annotate(ctx, v1.AnnotationConfirmShrink, words[len(words)-32:])
+		store, _ = b.reconcile(ctx)
+		Expect(b.published(ctx)).To(Equal([]string{"fresh"}))
+		Expect(condition(store, v1.ConditionDegraded)).To(Equal("absent"))
+	})
+})
+
+var _ = Describe("two stores on one Redis", func() {
+	It("lets the first publish; the other names it, and can take over", func(ctx SpecContext) {
+		first, second := newBench(ctx), newBench(ctx)
+		second.redis = first.redis
+		first.createStore(ctx)
+		first.createLimit(ctx, "a", 1)
+		first.reconcile(ctx)
+		second.createStore(ctx)
+		second.createLimit(ctx, "b", 1)
+
+		store, result := second.reconcile(ctx)
+		owner, _ := first.redis.Do("GET", "penstock:owner").(string)
+		Expect(condition(store, v1.ConditionReachable)).To(Equal("True/Reachable"))
+		Expect(condition(store, v1.ConditionLibraryLoaded)).To(Equal("False/Conflicted"))
+		Expect(condition(store, v1.ConditionReady)).To(Equal("False/Conflicted"))
+		Expect(condition(store, v1.ConditionStalled)).To(Equal("True/Conflicted"))
+		Expect(message(store, v1.ConditionReady)).To(HaveSuffix("penstock.dev/take-over: " + owner))
+		Expect(first.published(ctx)).To(Equal([]string{"a"}))
+		Expect(second.outcome("b").Holdup).To(ContainSubstring("(Conflicted)"))
+		Expect(result.RequeueAfter).To(BeNumerically("~", 30*time.Second, 6*time.Second), "nothing is retried in haste")
+
+		second.annotate(ctx, v1.AnnotationTakeOver, owner)
+		store, _ = second.reconcile(ctx)
+		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
+		Expect(condition(store, v1.ConditionStalled)).To(Equal("absent"))
+		Expect(second.published(ctx)).To(Equal([]string{"b"}))
+
+		store, _ = first.reconcile(ctx)
+		Expect(condition(store, v1.ConditionReady)).To(Equal("False/Conflicted"))
+		Expect(message(store, v1.ConditionReady)).To(ContainSubstring("/" + second.namespace + "/default"))
+		Expect(first.outcome("a").Serving).To(Equal(outcomes.No))
+		Expect(store.Status.Policies).To(HaveValue(Equal(int32(0))))
+	})
+})

@@ -1,0 +1,131 @@
+package redisstore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/controllers/outcomes"
+	"github.com/penstock-dev/penstock/internal/conditions"
+	"github.com/penstock-dev/penstock/internal/redisops"
+)
+
+// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores;ratelimits,verbs=get;list;watch
+// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get,roleName=penstock-secret-reader
+
+const (
+	// resync is how often a store is looked at although nothing changed, ± 20 %: Redis tells nobody that its functions
+	// were flushed.
+	resync = 30 * time.Second
+	// debounce is how long changes of policies are collected before they are published together.
+	debounce = 100 * time.Millisecond
+	// unsynced is how long to wait for caches.
+	unsynced = time.Second
+)
+
+// Options are what a Reconciler needs.
+type Options struct {
+	// Client reads from the cache and writes statuses.
+	Client client.Client
+	// APIReader reads Secrets and the namespace kube-system, uncached.
+	APIReader client.Reader
+	Recorder  events.EventRecorder
+	// Outcomes gets what became of each policy.
+	Outcomes *outcomes.Table
+	// OperatorNamespace is where the RedisStore default for all namespaces is looked for.
+	OperatorNamespace string
+	// CachesSynced tells whether the cache holds all objects; until then nothing is published. SetupWithManager sets it where it is nil.
+	CachesSynced func(context.Context) bool
+	// Dial gives a Server; nil means Dial.
+	Dial func(redisops.Config) Server
+	// Clock gives the time; nil means time.Now.
+	Clock func() time.Time
+}
+
+// Reconciler reconciles RedisStores.
+type Reconciler struct {
+	client            client.Client
+	apiReader         client.Reader
+	recorder          events.EventRecorder
+	outcomes          *outcomes.Table
+	operatorNamespace string
+	cachesSynced      func(context.Context) bool
+	dial              func(redisops.Config) Server
+	now               func() time.Time
+
+	mu        sync.Mutex
+	sites     map[types.NamespacedName]*site
+	clusterID string
+}
+
+// New makes a Reconciler.
+func New(o Options) *Reconciler {
+	if o.Dial == nil {
+		o.Dial = Dial
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	return &Reconciler{
+		client: o.Client, apiReader: o.APIReader, recorder: o.Recorder, outcomes: o.Outcomes,
+		operatorNamespace: o.OperatorNamespace, cachesSynced: o.CachesSynced, dial: o.Dial, now: o.Clock,
+		sites: make(map[types.NamespacedName]*site),
+	}
+}
+
+// Reconcile makes the Redis of a store hold its set, and tells how that went.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	// A cache that is still filling looks like a cluster whose policies were deleted.
+	if !r.cachesSynced(ctx) {
+		return ctrl.Result{RequeueAfter: unsynced}, nil
+	}
+	store := &v1.RedisStore{}
+	if err := r.client.Get(ctx, req.NamespacedName, store); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("get RedisStore: %w", err)
+	}
+	site := r.site(req.NamespacedName)
+	if pause := site.notBefore.Sub(r.now()); pause > 0 {
+		return ctrl.Result{RequeueAfter: pause}, nil
+	}
+
+	seen, err := r.converge(ctx, store, site)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	r.outcomes.Replace(req.NamespacedName, seen.outcomes(store))
+	if err := r.report(ctx, store, seen); err != nil {
+		return conditions.Result(err, 0)
+	}
+	return conditions.Result(seen.outcome(), jitter(resync))
+}
+
+// owner is what penstock:owner says of a store: the same names in another cluster are another owner.
+func (r *Reconciler) owner(ctx context.Context, store *v1.RedisStore) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.clusterID == "" {
+		namespace := &corev1.Namespace{}
+		if err := r.apiReader.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, namespace); err != nil {
+			return "", fmt.Errorf("get the namespace %s, whose uid is the id of the cluster: %w", metav1.NamespaceSystem, err)
+		}
+		r.clusterID = string(namespace.UID)
+	}
+	return fmt.Sprintf("%s/%s/%s", r.clusterID, store.Namespace, store.Name), nil
+}

@@ -1,0 +1,177 @@
+package controllers_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/redis/go-redis/v9"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/controllers"
+	"github.com/penstock-dev/penstock/controllers/apitest"
+	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redistest"
+)
+
+var api *apitest.Server
+
+func TestControllers(t *testing.T) {
+	ctrl.SetLogger(GinkgoLogr)
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "Controllers in a manager")
+}
+
+// The controllers run as the operator does: elected, and with no more rights than config/default gives its service
+// account.
+var _ = BeforeSuite(func() {
+	api = apitest.Start()
+	DeferCleanup(api.Stop)
+	install()
+
+	config := rest.CopyConfig(api.Config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:penstock-system:penstock-operator",
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:penstock-system", "system:authenticated"},
+	}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: apitest.Scheme(), Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		LeaderElection: true, LeaderElectionID: "penstock-operator", LeaderElectionNamespace: "penstock-system", LeaderElectionReleaseOnCancel: true,
+	})
+	Expect(err).NotTo(HaveOccurred())
+	Expect(controllers.Setup(mgr, "penstock-system")).To(Succeed())
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- mgr.Start(ctx) }()
+	DeferCleanup(func() {
+		stop()
+		Eventually(ended).WithTimeout(10 * time.Second).Should(Receive(BeNil()))
+	})
+})
+
+// install applies config/default.
+func install() {
+	GinkgoHelper()
+	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
+	manifests, err := exec.Command(kubectl, "kustomize", filepath.Join("..", "config", "default")).Output()
+	Expect(err).NotTo(HaveOccurred())
+	kubeconfig := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(os.WriteFile(kubeconfig, api.Kubeconfig(), 0o600)).To(Succeed())
+	apply := exec.Command(kubectl, "--kubeconfig", kubeconfig, "apply", "-f", "-")
+	apply.Stdin = bytes.NewReader(manifests)
+	output, err := apply.CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(output))
+}
+
+// ready waits until a RateLimit is Ready with its present content, and gives it.
+func ready(ctx context.Context, namespace, name string) *v1.RateLimit {
+	GinkgoHelper()
+	limit := &v1.RateLimit{}
+	Eventually(func(g Gomega) {
+		g.Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, limit)).To(Succeed())
+		g.Expect(apitest.Condition(limit.Status.Conditions, v1.ConditionReady)).To(Equal("True/Programmed"))
+		g.Expect(limit.Status.ObservedGeneration).To(Equal(limit.Generation))
+	}).WithTimeout(20 * time.Second).WithPolling(5 * time.Millisecond).Should(Succeed())
+	return limit
+}
+
+// publications counts the announcements in a Redis from now on.
+func publications(ctx context.Context, server *redistest.Server) func() int {
+	GinkgoHelper()
+	subscription := server.ClientWith(&redis.Options{}).Subscribe(ctx, policystore.Channel)
+	_, err := subscription.Receive(ctx)
+	Expect(err).NotTo(HaveOccurred())
+	announced := subscription.Channel(redis.WithChannelSize(10_000))
+	return func() int {
+		// What a client publishes now comes after all that was published before.
+		server.Do("PUBLISH", policystore.Channel, "end")
+		n := 0
+		for message := range announced {
+			if message.Payload == "end" {
+				return n
+			}
+			n++
+		}
+		Fail("the subscription ended")
+		return 0
+	}
+}
+
+var _ = Describe("the operator", func() {
+	It("needs no more than its service account may do, from a policy without a store to one in force", func(ctx SpecContext) {
+		server, namespace := redistest.Start(GinkgoTB(), "--requirepass", "secret"), api.Namespace(ctx)
+		Expect(api.Client.Create(ctx, apitest.Limit(namespace, "a", 100))).To(Succeed())
+		Eventually(func(g Gomega) {
+			limit := &v1.RateLimit{}
+			g.Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "a"}, limit)).To(Succeed())
+			g.Expect(apitest.Condition(limit.Status.Conditions, v1.ConditionReady)).To(Equal("False/StoreNotFound"))
+		}).WithTimeout(20 * time.Second).Should(Succeed())
+
+		Expect(api.Client.Create(ctx, &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "redis"}, StringData: map[string]string{"password": "secret"},
+		})).To(Succeed())
+		store := apitest.Store(namespace, "default", server.Addr)
+		store.Spec.Auth = &v1.Auth{SecretRef: v1.LocalSecretReference{Name: "redis"}}
+		Expect(api.Client.Create(ctx, store)).To(Succeed())
+		ready(ctx, namespace, "a")
+
+		Expect(api.Client.Delete(ctx, store)).To(Succeed())
+		Eventually(func(g Gomega) {
+			limit := &v1.RateLimit{}
+			g.Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "a"}, limit)).To(Succeed())
+			g.Expect(apitest.Condition(limit.Status.Conditions, v1.ConditionReady)).To(Equal("False/StoreNotFound"))
+		}).WithTimeout(20 * time.Second).Should(Succeed())
+	})
+
+	It("publishes a burst of changes together, and one edit among many with one publication and one status", func(ctx SpecContext) {
+		const policies = 200
+		server, namespace := redistest.Start(GinkgoTB()), api.Namespace(ctx)
+		Expect(api.Client.Create(ctx, apitest.Store(namespace, "default", server.Addr))).To(Succeed())
+		count := publications(ctx, server)
+		begin := time.Now()
+		for i := range policies {
+			Expect(api.Client.Create(ctx, apitest.Limit(namespace, fmt.Sprintf("p%03d", i), 100))).To(Succeed())
+		}
+		for i := range policies {
+			ready(ctx, namespace, fmt.Sprintf("p%03d", i))
+		}
+		took := time.Since(begin)
+		burst := count()
+		AddReportEntry("burst", fmt.Sprintf("%d policies in %v: %d publications", policies, took, burst))
+		// At most one in 100 ms, and the first.
+		Expect(burst).To(BeNumerically("<=", int(took/(100*time.Millisecond))+2))
+
+		before := &v1.RateLimitList{}
+		Expect(api.Client.List(ctx, before, client.InNamespace(namespace))).To(Succeed())
+		limit := &before.Items[policies/2]
+		edited := limit.DeepCopy()
+		edited.Spec.Limits[0].Requests = new(int64(200))
+		begin = time.Now()
+		Expect(api.Client.Update(ctx, edited)).To(Succeed())
+		ready(ctx, namespace, edited.Name)
+		AddReportEntry("edit", fmt.Sprintf("in force, and said so, after %v", time.Since(begin)))
+
+		Expect(count()).To(Equal(1))
+		after := &v1.RateLimitList{}
+		Expect(api.Client.List(ctx, after, client.InNamespace(namespace))).To(Succeed())
+		for i := range after.Items {
+			if after.Items[i].Name != edited.Name {
+				Expect(after.Items[i].ResourceVersion).To(Equal(before.Items[i].ResourceVersion), after.Items[i].Name)
+			}
+		}
+		Expect(after.Items[policies/2].Status.ObservedGeneration).To(Equal(int64(2)))
+	})
+})

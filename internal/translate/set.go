@@ -1,0 +1,237 @@
+package translate
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/internal/policy"
+)
+
+// MaxSetBytes is how large the policies of one store may be together, as JSON: Redis stands still while it loads them.
+const MaxSetBytes = 2 << 20
+
+// Input is everything that decides the set of one store.
+type Input struct {
+	// Store is the RedisStore whose set is wanted.
+	Store types.NamespacedName
+	// StoreExists tells whether there is a RedisStore of that name.
+	StoreExists func(types.NamespacedName) bool
+	// OperatorNamespace is where the RedisStore default for all namespaces is looked for.
+	OperatorNamespace string
+	// RateLimits are all of the cluster; those of other stores are left out.
+	RateLimits []v1.RateLimit
+	// Published is the set that the store holds, or nil: objects that are invalid or paused keep the entry they have in
+	// it.
+	Published *policy.Set
+	// SingleStore makes one store serve every object, whatever it refers to (`penstock dev`, `penstock compile`): Store,
+	// StoreExists and OperatorNamespace do not count, and no access is checked.
+	SingleStore bool
+	// MaxBytes is how large the policies may be together, as JSON; 0 means MaxSetBytes.
+	MaxBytes int
+}
+
+// Assembly is the set of a store, and what became of each object that refers to it.
+type Assembly struct {
+	Set      *policy.Set
+	Outcomes map[types.NamespacedName]Outcome
+}
+
+// Outcome is what became of one object in its store.
+type Outcome struct {
+	// UID, Generation and Paused tell which state of the object this speaks of.
+	UID        types.UID
+	Generation int64
+	Paused     bool
+	// Store is the RedisStore that was resolved; empty with Input.SingleStore.
+	Store types.NamespacedName
+	// Permitted tells whether that store lets the object in.
+	Permitted bool
+	// Accepted tells whether the object's present content is in the set. When it is not, Reason is one of api/v1
+	// (Invalid, RefNotPermitted, StoreFull) and Message names the field, or what stands against it, and the remedy.
+	Accepted bool
+	Reason   string
+	Message  string
+	// ContentHash is that of the object's entry in the set: its present content when Accepted, else the entry that it
+	// keeps, else "".
+	ContentHash string
+	// Summary and Domain describe the present content. Summary is empty for an invalid object, Domain where it is too
+	// long for a status.
+	Summary string
+	Domain  string
+	// Restarts are the limits that start anew with this content, since their algorithm or window is another than in the
+	// published set.
+	Restarts []string
+}
+
+// Assemble decides the set of a store. It is pure: the same input gives the same assembly.
+//
+// One bad object never blocks the others: what is invalid or paused keeps the entry it had in the published set, if any;
+// what is not permitted or is being deleted has none. When the policies are larger together than a store may hold, the
+// newest objects (by creation, then by name) are left out as StoreFull.
+func Assemble(in Input) Assembly {
+	if in.MaxBytes == 0 {
+		in.MaxBytes = MaxSetBytes
+	}
+	assembly := Assembly{Outcomes: make(map[types.NamespacedName]Outcome, len(in.RateLimits))}
+	var entries []entry
+	for i := range in.RateLimits {
+		rl := &in.RateLimits[i]
+		if !rl.DeletionTimestamp.IsZero() {
+			continue
+		}
+		outcome, mine := in.resolve(rl)
+		if !mine {
+			continue
+		}
+		compiled := in.compile(rl, &outcome)
+		assembly.Outcomes[types.NamespacedName{Namespace: rl.Namespace, Name: rl.Name}] = outcome
+		if compiled != nil {
+			entries = append(entries, entry{object: rl, policy: compiled, kept: !outcome.Accepted})
+		}
+	}
+	assembly.Set = policy.NewSet(in.fit(entries, assembly.Outcomes))
+	return assembly
+}
+
+// resolve begins the outcome of an object, and tells whether it is an object of this store.
+func (in *Input) resolve(rl *v1.RateLimit) (Outcome, bool) {
+	outcome := Outcome{
+		UID: rl.UID, Generation: rl.Generation, Paused: Paused(rl.Annotations), Permitted: true,
+		Accepted: true, Reason: v1.ReasonAccepted, Message: "the policy is valid",
+	}
+	if domain := Domain(rl); len(domain) <= maxTextBytes {
+		outcome.Domain = domain
+	}
+	if in.SingleStore {
+		return outcome, true
+	}
+	store, err := ResolveStore(rl.Namespace, rl.Spec.StoreRef, rl.Status.StoreRef, in.OperatorNamespace, in.StoreExists)
+	outcome.Store = store
+	return outcome, err == nil && store == in.Store
+}
+
+// compile gives the object's entry: of its present content, else the one that it keeps, else nil.
+func (in *Input) compile(rl *v1.RateLimit, outcome *Outcome) *policy.RateLimit {
+	if !in.SingleStore {
+		if remedy, ok := permitted(in.Store, rl.Namespace); !ok {
+			outcome.Permitted = false
+			outcome.refuse(v1.ReasonRefNotPermitted, remedy)
+			return nil
+		}
+	}
+	published := in.published(rl)
+	compiled, errs := RateLimit(rl)
+	switch {
+	case outcome.Paused:
+		// Whatever its content: it stands still, with the entry that it has.
+		outcome.keep(published)
+		if len(errs) == 0 {
+			outcome.Summary = Summary(&compiled)
+		}
+		outcome.Accepted = false
+		outcome.Reason, outcome.Message = v1.ReasonPaused, "annotation "+v1.AnnotationPaused+" holds the object still"
+		return published
+	case len(errs) > 0:
+		message := errs.ToAggregate().Error()
+		if published != nil {
+			message += " (the last valid content stays in force)"
+		}
+		outcome.refuse(v1.ReasonInvalid, message)
+		outcome.keep(published)
+		return published
+	}
+	outcome.ContentHash = compiled.ContentHash
+	outcome.Summary = Summary(&compiled)
+	outcome.Restarts = restarts(published, &compiled)
+	return &compiled
+}
+
+func (in *Input) published(rl *v1.RateLimit) *policy.RateLimit {
+	if in.Published == nil {
+		return nil
+	}
+	return in.Published.RateLimit(PolicyName(rl.Namespace, rl.Name))
+}
+
+func (o *Outcome) refuse(reason, message string) {
+	o.Accepted, o.Reason, o.Message = false, reason, message
+}
+
+func (o *Outcome) keep(published *policy.RateLimit) {
+	if published != nil {
+		o.ContentHash = published.ContentHash
+	}
+}
+
+// entry is a policy that wants into the set.
+type entry struct {
+	object *v1.RateLimit
+	policy *policy.RateLimit
+	// kept marks an entry of the published set that stays as it is.
+	kept bool
+}
+
+// fit takes entries, kept ones and then the oldest first, as long as there is room. A smaller one may still fit after a
+// large one did not.
+func (in *Input) fit(entries []entry, outcomes map[types.NamespacedName]Outcome) []policy.RateLimit {
+	slices.SortFunc(entries, func(a, b entry) int {
+		if a.kept != b.kept {
+			if a.kept {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(a.object.CreationTimestamp.Compare(b.object.CreationTimestamp.Time), cmp.Compare(a.policy.Name, b.policy.Name))
+	})
+	taken, used := make([]policy.RateLimit, 0, len(entries)), 0
+	for _, e := range entries {
+		size := entrySize(e.policy)
+		if used+size > in.MaxBytes && !e.kept {
+			key := types.NamespacedName{Namespace: e.object.Namespace, Name: e.object.Name}
+			outcome := outcomes[key]
+			outcome.refuse(v1.ReasonStoreFull, fmt.Sprintf(
+				"the policies of the store are larger together than %d KiB, and this is among the newest; remove policies, or use a further RedisStore", in.MaxBytes>>10))
+			outcome.ContentHash, outcome.Restarts = "", nil
+			outcomes[key] = outcome
+			continue
+		}
+		used += size
+		taken = append(taken, *e.policy)
+	}
+	return taken
+}
+
+// entrySize is what a policy takes in the document of a set, with its comma.
+func entrySize(p *policy.RateLimit) int {
+	document, err := json.Marshal(p)
+	if err != nil {
+		// A policy holds strings and integers only.
+		return 0
+	}
+	return len(document) + 1
+}
+
+// restarts names the limits whose state does not fit their new algorithm or window, so that they start anew.
+func restarts(before, after *policy.RateLimit) []string {
+	if before == nil {
+		return nil
+	}
+	var names []string
+	for _, l := range after.Limits {
+		i := slices.IndexFunc(before.Limits, func(old policy.Limit) bool { return old.Name == l.Name })
+		if i >= 0 && (before.Limits[i].Algorithm != l.Algorithm || before.Limits[i].WindowMs != l.WindowMs) {
+			names = append(names, l.Name)
+		}
+	}
+	return names
+}
+
+// Paused tells whether an object's annotations hold it still.
+func Paused(annotations map[string]string) bool {
+	return annotations[v1.AnnotationPaused] == "true"
+}
