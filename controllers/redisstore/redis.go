@@ -159,8 +159,7 @@ func unreachable(err error, site *site) error {
 // words gives an error's text without what differs from one attempt to the next, such as the local port: a status that
 // shows it would be written with every attempt.
 func words(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, is := errors.AsType[*net.OpError](err); is {
 		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
 	}
 	return err.Error()

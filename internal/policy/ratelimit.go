@@ -109,7 +109,7 @@ var (
 // Validate checks everything that deciding relies on.
 func (r *RateLimit) Validate() error {
 	if !policyName.MatchString(r.Name) {
-		return errors.New("name: want <namespace>/<name> in lower-case letters, digits, - and .")
+		return errors.New("name: want <namespace>/<name> in lower-case letters, digits, dots and hyphens")
 	}
 	// Not computed anew: a newer writer may have hashed fields that this reader does not know.
 	if !hashText.MatchString(r.ContentHash) {

@@ -45,6 +45,7 @@ func start(cmd *exec.Cmd) *process {
 // kill ends the program at once, as a crash would.
 func (p *process) kill() { p.signal(syscall.SIGKILL) }
 
+// signal sends a signal that ends the program, and waits until it has ended.
 func (p *process) signal(signal syscall.Signal) {
 	select {
 	case <-p.done:
