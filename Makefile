@@ -74,7 +74,9 @@ lint: ## Run golangci-lint (with kube-api-linter), luacheck and shellcheck.
 .PHONY: test
 test: ## Run all tests, against a real redis-server and kube-apiserver; TEST_PACKAGES and TEST_FLAGS narrow it.
 	@redis="$$(hack/redis-server.sh)" && assets="$$(hack/envtest-assets.sh)" && \
-	hack/debian-package.sh curl curl >/dev/null && \
+	for tool in curl:curl openssl:openssl redis-cli:redis-tools; do \
+		hack/debian-package.sh "$${tool%:*}" "$${tool#*:}" >/dev/null || exit 1; \
+	done && \
 	PENSTOCK_REDIS_SERVER="$$redis" KUBEBUILDER_ASSETS="$$assets" \
 	go test -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(TEST_PACKAGES)
 
@@ -99,4 +101,4 @@ install: ## Install the CRDs into the cluster that kubectl points to.
 
 .PHONY: run-operator
 run-operator: ## Run the operator here, against that cluster; OPERATOR_ARGS adds arguments.
-	@go run ./cmd/operator $(OPERATOR_ARGS)
+	@go run ./cmd/operator --operator-namespace penstock-system $(OPERATOR_ARGS)

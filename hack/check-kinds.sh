@@ -18,6 +18,7 @@ for kind in $kinds; do
     "controllers/$kind/${kind}_controller.go" \
     "config/samples/*$kind*.yaml" \
     "config/samples/invalid/*$kind*.yaml" \
+    "test/e2e/${kind}_test.go" \
     "docs/spec/$kind.md"; do
     if ! compgen -G "$piece" >/dev/null; then
       echo "$kind: missing $piece" >&2

@@ -48,6 +48,7 @@ download() {
 # just this one. (`go install PACKAGE@VERSION` refuses modules with replace lines.)
 throwaway() {
   local gomod
+  go mod download "$1@$2"   # for its message, should it fail: -json has it in the JSON
   gomod=$(go mod download -json "$1@$2" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
   {
     echo "module build.invalid/throwaway"

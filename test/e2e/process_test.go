@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"sync"
 	"syscall"
@@ -82,6 +81,3 @@ func freeAddress() string {
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
-
-// withEnv gives the environment of the test with some variables set.
-func withEnv(variables ...string) []string { return append(os.Environ(), variables...) }

@@ -22,10 +22,10 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
-var _ = Describe("A RateLimit, from YAML to a 429", Ordered, func() {
+// rateLimit follows a RateLimit from YAML to a 429. Its last spec stops the API server.
+func rateLimit() {
 	var (
 		redis    *redistest.Server
-		operator *process
 		httpAddr string
 		grpcAddr string
 		samples  string
@@ -36,9 +36,6 @@ var _ = Describe("A RateLimit, from YAML to a 429", Ordered, func() {
 		redis = redistest.Start(GinkgoTB())
 		httpAddr, grpcAddr = freeAddress(), freeAddress()
 
-		operator = start(withKubeconfig(exec.Command(filepath.Join(binaries, "operator"),
-			"--operator-namespace", operatorNamespace, "--leader-elect",
-			"--metrics-bind-address", freeAddress(), "--health-probe-bind-address", freeAddress())))
 		// The default of 10 ms is for proxies that wait 20. Here every answer has to come from Redis, on however busy a
 		// machine, since requests are counted one by one.
 		start(exec.Command(filepath.Join(binaries, "penstockd"), "--command-timeout", "2s",
@@ -151,6 +148,7 @@ var _ = Describe("A RateLimit, from YAML to a 429", Ordered, func() {
 		kubectl("delete", "ratelimit", "api-per-ip", "--namespace", "shop", "--timeout=10s")
 		Eventually(ask).WithTimeout(5 * time.Second).Should(Equal(http.StatusNotFound))
 		Expect(askRLS(ctx).GetOverallCode()).To(Equal(rlsv3.RateLimitResponse_OK))
+		Expect(fcall(ctx)).To(ContainElement(ContainSubstring("PENSTOCK_NOPOLICY")))
 	})
 
 	It("goes on deciding while the operator and the API server are gone", func(ctx SpecContext) {
@@ -169,12 +167,6 @@ var _ = Describe("A RateLimit, from YAML to a 429", Ordered, func() {
 		Eventually(ask).WithTimeout(70 * time.Second).WithPolling(time.Second).Should(Equal(http.StatusOK))
 		Expect(fcall(ctx)[0]).To(Equal("1"))
 	})
-})
-
-// withKubeconfig lets a program act as the shipped ServiceAccount.
-func withKubeconfig(cmd *exec.Cmd) *exec.Cmd {
-	cmd.Env = withEnv("KUBECONFIG=" + operatorKubeconfig)
-	return cmd
 }
 
 // overlay gives a kustomization of the samples in which Redis is at the address.

@@ -32,6 +32,8 @@ var (
 	binaries string
 	// cluster is a kube-apiserver with its etcd. No controllers run in it, so nothing but the operator acts.
 	cluster *envtest.Environment
+	// operator runs under the shipped ServiceAccount.
+	operator *process
 	// adminKubeconfig and operatorKubeconfig are files; the second holds a token of the shipped ServiceAccount.
 	adminKubeconfig, operatorKubeconfig string
 )
@@ -76,6 +78,18 @@ var _ = BeforeSuite(func() {
 		Contexts:       map[string]*clientcmdapi.Context{"e2e": {Cluster: "e2e", AuthInfo: "operator"}},
 		CurrentContext: "e2e",
 	}, operatorKubeconfig)).To(Succeed())
+})
+
+var _ = Describe("In a cluster", Ordered, func() {
+	BeforeAll(func() {
+		cmd := exec.Command(filepath.Join(binaries, "operator"), "--operator-namespace", operatorNamespace, "--leader-elect",
+			"--metrics-bind-address", freeAddress(), "--health-probe-bind-address", freeAddress())
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+operatorKubeconfig)
+		operator = start(cmd)
+	})
+
+	Context("a RedisStore", redisStore)
+	Context("a RateLimit, from YAML to a 429,", rateLimit)
 })
 
 // kubectl runs it as the cluster's administrator and gives what it prints.
