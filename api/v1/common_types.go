@@ -21,8 +21,11 @@ const (
 // Duration is a length of time as Gateway API writes it (GEP-2257): one to four parts of up to five digits with the
 // units h, m, s and ms, for example 250ms, 1m30s or 744h. There is no unit for days. Zero is 0s.
 //
+// Its form is a rule and not a pattern, whose refusal would say the pattern and no remedy. Other rules are evaluated
+// beside it, so that they have to pass what it refuses.
+//
 // +kubebuilder:validation:Type=string
-// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$')",message="want a duration such as 250ms, 1m30s or 24h; the units are h, m, s and ms (there is no unit for days), without fractions"
 // +kubebuilder:validation:MinLength=2
 // +kubebuilder:validation:MaxLength=28
 type Duration string
@@ -39,7 +42,7 @@ type StoreReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="want the name of a RedisStore: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends, such as sessions"
 	Name string `json:"name,omitempty"`
 
 	// namespace of the RedisStore. Omitted: the namespace of the object that refers to it.
@@ -47,7 +50,7 @@ type StoreReference struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="want the name of a namespace: lower-case letters, digits and hyphens, with a letter or digit at both ends, such as shop"
 	Namespace string `json:"namespace,omitempty"`
 }
 

@@ -17,7 +17,10 @@ const oneLimit = "limits: [{requests: 100, window: 1m}]"
 // Messages of the rules of RateLimit.
 const (
 	refusedWindow     = "window must be from 100ms to 744h (31 days)"
-	refusedDuration   = "should match '^([0-9]{1,5}(h|m|s|ms)){1,4}$'"
+	refusedDuration   = "want a duration such as 250ms, 1m30s or 24h; the units are h, m, s and ms (there is no unit for days), without fractions"
+	refusedLimitName  = "want lower-case letters, digits and hyphens, with a letter or digit at both ends, such as per-minute"
+	refusedStoreName  = "want the name of a RedisStore: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends, such as sessions"
+	refusedNamespace  = "want the name of a namespace: lower-case letters, digits and hyphens, with a letter or digit at both ends, such as shop"
 	refusedSlidingLog = "SlidingLog keeps one entry per request, so requests may be at most 1000; use algorithm FixedWindow or TokenBucket for more"
 	refusedBurst      = "burst is for algorithm TokenBucket only; remove burst or set algorithm: TokenBucket"
 	refusedWildcards  = "value may hold at most 8 wildcards (*); use a shorter pattern"
@@ -131,14 +134,18 @@ var _ = Describe("RateLimit", func() {
 		Entry("refuses two limits without a name", "limits: [{requests: 1, window: 1m}, {requests: 2, window: 2m}]", "Duplicate value"),
 		Entry("accepts a limit name of 63 characters", limit("requests: 1, window: 1m, name: "+strings.Repeat("n", 63)), ""),
 		Entry("refuses a limit name of 64 characters", limit("requests: 1, window: 1m, name: "+strings.Repeat("n", 64)), "Too long: may not be more than 63 bytes"),
-		Entry("refuses a limit name with capitals", limit("requests: 1, window: 1m, name: PerMinute"), "should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'"),
-		Entry("refuses a limit name with a colon", limit(`requests: 1, window: 1m, name: "a:b"`), "should match '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'"),
+		Entry("refuses a limit name with capitals", limit("requests: 1, window: 1m, name: PerMinute"), refusedLimitName),
+		Entry("refuses a limit name that ends with a hyphen", limit("requests: 1, window: 1m, name: per-"), refusedLimitName),
+		Entry("refuses a limit name with a colon", limit(`requests: 1, window: 1m, name: "a:b"`), refusedLimitName),
 		Entry("accepts a domain of 256 characters", "domain: "+strings.Repeat("d", 256)+"\n"+oneLimit, ""),
 		Entry("refuses a domain of 257 characters", "domain: "+strings.Repeat("d", 257)+"\n"+oneLimit, "Too long: may not be more than 256 bytes"),
 		Entry("refuses an empty domain", `domain: ""`+"\n"+oneLimit, "should be at least 1 chars long"),
 		Entry("accepts a store of another namespace", "storeRef: {name: a.b, namespace: other}\n"+oneLimit, ""),
 		Entry("refuses a store without name", "storeRef: {namespace: other}\n"+oneLimit, "storeRef.name: Required value"),
-		Entry("refuses a store name with capitals", "storeRef: {name: Default}\n"+oneLimit, "should match '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'"),
+		Entry("refuses a store name with capitals", "storeRef: {name: Default}\n"+oneLimit, refusedStoreName),
+		Entry("refuses a store name that ends with a dot", "storeRef: {name: default.}\n"+oneLimit, refusedStoreName),
+		Entry("refuses a store's namespace with a dot", "storeRef: {name: a, namespace: shop.example}\n"+oneLimit, refusedNamespace),
+		Entry("refuses a store's namespace that begins with a hyphen", "storeRef: {name: a, namespace: -shop}\n"+oneLimit, refusedNamespace),
 		Entry("refuses a failure mode that is not there", "onStoreFailure: Maybe\n"+oneLimit, `Unsupported value: "Maybe": supported values: "Allow", "Deny"`),
 		Entry("refuses a field that is not there", "limit: 1\n"+oneLimit, `unknown field "spec.limit"`),
 		Entry("refuses a field that is not there in a list", limit("requests: 1, window: 1m, per: user"), `unknown field "spec.limits[0].per"`),

@@ -60,7 +60,7 @@ type Limit struct {
 	// +default="default"
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="want lower-case letters, digits and hyphens, with a letter or digit at both ends, such as per-minute"
 	Name string `json:"name,omitempty"`
 
 	// requests that may pass in one window: 0 to 9007199254740991 (2^53-1, the largest integer that every JSON parser
@@ -74,7 +74,7 @@ type Limit struct {
 	// window is the length of time that requests speaks of: 100ms to 744h (31 days).
 	//
 	// +required
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('744h')",message="window must be from 100ms to 744h (31 days)"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('100ms') && duration(self) <= duration('744h')",message="window must be from 100ms to 744h (31 days)"
 	Window Duration `json:"window,omitempty"`
 
 	// algorithm is how requests are counted.

@@ -18,7 +18,8 @@ const oneAddress = `addresses: ["redis:6379"]`
 const (
 	refusedStandalone = "topology Standalone takes exactly one address; remove the others"
 	refusedPort       = "the port must be from 1 to 65535"
-	refusedAddress    = `should match '^(\[[0-9a-fA-F:.]+\]|`
+	refusedAddress    = "want host:port, such as redis.shop.svc:6379 or [fd00::1]:6379, without a scheme, credentials or database"
+	refusedSecretName = "want the name of a Secret: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends, such as redis-auth"
 	refusedOrder      = "minBackoff must not be longer than maxBackoff; lower minBackoff or raise maxBackoff"
 )
 
@@ -42,6 +43,10 @@ var _ = Describe("RedisStore", func() {
 		Entry("refuses a URL", "redis://redis:6379", refusedAddress),
 		Entry("refuses credentials", "user:password@redis:6379", refusedAddress),
 		Entry("refuses a list in one string", "a:1,b:2", refusedAddress),
+		Entry("refuses a database", "redis:6379/1", refusedAddress),
+		Entry("refuses spaces", " redis:6379", refusedAddress),
+		Entry("refuses a port that is a word", "redis:redis", refusedAddress),
+		Entry("refuses IPv6 without a port", "[fd00::1]", refusedAddress),
 		Entry("refuses two characters", ":1", "should be at least 3 chars long"),
 		Entry("accepts 256 characters", strings.Repeat("r", 251)+":6379", ""),
 		Entry("refuses 257 characters", strings.Repeat("r", 252)+":6379", "Too long: may not be more than 256 bytes"),
@@ -90,6 +95,8 @@ var _ = Describe("RedisStore", func() {
 		Entry("accepts both the same", "{minBackoff: 1s, maxBackoff: 1000ms}", ""),
 		Entry("accepts the longest minBackoff", "{minBackoff: 1m, maxBackoff: 1m}", ""),
 		Entry("refuses a longer minBackoff than its bound", "{minBackoff: 61s, maxBackoff: 10m}", "minBackoff must be from 1ms to 1m"),
+		Entry("refuses a minBackoff in days", "{minBackoff: 1d}", refusedDuration),
+		Entry("refuses a maxBackoff in days", "{maxBackoff: 1d}", refusedDuration),
 		Entry("refuses minBackoff above maxBackoff", "{minBackoff: 2s, maxBackoff: 1s}", refusedOrder),
 		Entry("refuses minBackoff above the default of maxBackoff", "{minBackoff: 3s}", refusedOrder),
 		Entry("refuses maxBackoff below the default of minBackoff", "{maxBackoff: 49ms}", refusedOrder),
@@ -103,7 +110,7 @@ var _ = Describe("RedisStore", func() {
 		Entry("refuses none", "{}", "auth.secretRef: Required value"),
 		Entry("refuses an empty reference", "{secretRef: {}}", "auth.secretRef.name: Required value"),
 		Entry("refuses an empty name", `{secretRef: {name: ""}}`, "should be at least 1 chars long"),
-		Entry("refuses a name that no Secret has", "{secretRef: {name: Redis_Secret}}", "should match '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$'"),
+		Entry("refuses a name that no Secret has", "{secretRef: {name: Redis_Secret}}", refusedSecretName),
 		Entry("refuses 254 characters", "{secretRef: {name: "+strings.Repeat("n", 254)+"}}", "Too long: may not be more than 253 bytes"),
 		Entry("refuses a password in the spec", "{password: secret, secretRef: {name: redis}}", `unknown field "spec.auth.password"`),
 		Entry("refuses another namespace's Secret", "{secretRef: {name: redis, namespace: other}}", `unknown field "spec.auth.secretRef.namespace"`),

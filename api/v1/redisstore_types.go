@@ -28,7 +28,7 @@ type LocalSecretReference struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="want the name of a Secret: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends, such as redis-auth"
 	Name string `json:"name,omitempty"`
 }
 
@@ -47,7 +47,7 @@ type Timeouts struct {
 	//
 	// +optional
 	// +default="1s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('30s')",message="dial must be from 100ms to 30s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('100ms') && duration(self) <= duration('30s')",message="dial must be from 100ms to 30s"
 	Dial Duration `json:"dial,omitempty"`
 
 	// command is how long a caller waits for a decision: 1ms to 10s. Keep it under the timeout of the proxies that ask
@@ -55,26 +55,26 @@ type Timeouts struct {
 	//
 	// +optional
 	// +default="10ms"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('10s')",message="command must be from 1ms to 10s"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1ms') && duration(self) <= duration('10s')",message="command must be from 1ms to 10s"
 	Command Duration `json:"command,omitempty"`
 }
 
 // Reconnect bounds the pauses between attempts to reach Redis again. It is never on the decision path.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.minBackoff) || !has(self.maxBackoff) || duration(self.minBackoff) <= duration(self.maxBackoff)",message="minBackoff must not be longer than maxBackoff; lower minBackoff or raise maxBackoff"
+// +kubebuilder:validation:XValidation:rule="!has(self.minBackoff) || !has(self.maxBackoff) || !self.minBackoff.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || !self.maxBackoff.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self.minBackoff) <= duration(self.maxBackoff)",message="minBackoff must not be longer than maxBackoff; lower minBackoff or raise maxBackoff"
 type Reconnect struct {
 	// minBackoff is the first pause: 1ms to 1m.
 	//
 	// +optional
 	// +default="50ms"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('1m')",message="minBackoff must be from 1ms to 1m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1ms') && duration(self) <= duration('1m')",message="minBackoff must be from 1ms to 1m"
 	MinBackoff Duration `json:"minBackoff,omitempty"`
 
 	// maxBackoff is the longest pause: 1ms to 10m.
 	//
 	// +optional
 	// +default="2s"
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('10m')",message="maxBackoff must be from 1ms to 10m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') || duration(self) >= duration('1ms') && duration(self) <= duration('10m')",message="maxBackoff must be from 1ms to 10m"
 	MaxBackoff Duration `json:"maxBackoff,omitempty"`
 }
 
@@ -97,8 +97,8 @@ type RedisStoreSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MinLength=3
 	// +kubebuilder:validation:items:MaxLength=256
-	// +kubebuilder:validation:items:Pattern=`^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?):[1-9][0-9]{0,4}$`
-	// +kubebuilder:validation:items:XValidation:rule="int(self.split(':')[size(self.split(':')) - 1]) <= 65535",message="the port must be from 1 to 65535"
+	// +kubebuilder:validation:items:XValidation:rule=`self.matches(r'^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?):[1-9][0-9]{0,4}$')`,message="want host:port, such as redis.shop.svc:6379 or [fd00::1]:6379, without a scheme, credentials or database"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches(':[0-9]{1,5}$') || int(self.split(':')[size(self.split(':')) - 1]) <= 65535",message="the port must be from 1 to 65535"
 	Addresses []string `json:"addresses,omitempty"`
 
 	// auth is how Penstock authenticates. Omitted: not at all.

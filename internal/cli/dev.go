@@ -19,7 +19,9 @@ func newDev() *cobra.Command {
 opens the doors of penstockd on them: all in this process, with a Redis of its own unless --redis names one. No
 RedisStore is needed; one Redis serves every policy. Objects without a namespace go to namespace default.
 
-A change of a file is in force at once. A mistake in one is reported, and the last good policies stay.
+A change of a file is in force at once. A mistake in one is reported, and the last good policies stay. A Redis that was
+away, or lost the policies, gets them back: a publication that failed is tried again every 2s, and all is looked after
+every 30s.
 
 A Redis given by --redis must be nobody else's: one that an operator publishes into is refused.`,
 		Example: `  penstock dev -f config/samples

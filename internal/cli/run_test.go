@@ -39,6 +39,8 @@ func TestExitCodes(t *testing.T) {
 		"validate what is not there": {"", []string{"validate", "-f", "gone.yaml"}, cli.ExitUsage, "", "gone.yaml: no such file or folder"},
 		"validate nothing":           {"", []string{"validate", "-f", "-"}, cli.ExitUsage, "", "nothing to read"},
 		"validate what is valid":     {valid, []string{"validate", "-f", "-"}, cli.ExitOK, "1 valid, 0 refused, 0 skipped\n", ""},
+		"validate one object twice":  {valid + "---\n" + valid, []string{"validate", "-f", "-"}, cli.ExitOK, "2 valid, 0 refused, 0 skipped\n", ""},
+		"help tells about that":      {"", []string{"validate", "--help"}, cli.ExitOK, "an object that is there twice is counted", ""},
 		"validate what is refused":   {valid + "  nonsense", []string{"validate", "-f", "-"}, cli.ExitFailed, "0 valid, 1 refused, 0 skipped\n", ""},
 		"dev without files":          {"", []string{"dev"}, cli.ExitUsage, "", "nothing to read: name a file or a folder with -f"},
 		"dev what is not there":      {"", []string{"dev", "-f", "gone.yaml"}, cli.ExitUsage, "", "gone.yaml: no such file or folder"},

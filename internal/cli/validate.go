@@ -20,6 +20,9 @@ func newValidate() *cobra.Command {
 field validation, and what the operator checks when it compiles them. Manifests of other API groups are skipped and
 counted. Rules about changes (immutable fields) need the stored object and do not apply.
 
+Each manifest is checked by itself, so that overlays may be checked together: an object that is there twice is counted
+twice. (penstock dev, which serves all of them at once, refuses that.)
+
 Exits with 0 when nothing is refused, 1 when something is, 2 when there is nothing to read.`,
 		Example: `  penstock validate -f config/samples
   penstock validate -R -f deploy/

@@ -39,6 +39,10 @@ type Options struct {
 	HTTP, GRPC string
 	// Settle is how long files must be left alone before they are read again; 0 is DefaultSettle.
 	Settle time.Duration
+	// Retry is the pause after a publication that failed; 0 is DefaultRetry.
+	Retry time.Duration
+	// Upkeep is how often the policies are published again while all is well; 0 is DefaultUpkeep.
+	Upkeep time.Duration
 	// Out gets what the developer reads; Log what goes wrong beneath.
 	Out io.Writer
 	Log *slog.Logger
@@ -119,7 +123,10 @@ func run(ctx context.Context, options Options) error {
 		return portError(err, options)
 	}
 
-	s := &session{store: store, owner: ownerName(), engine: eng, files: files, out: out, inForce: make(chan string, 1)}
+	s := &session{
+		store: store, owner: ownerName(), engine: eng, files: files, out: out, inForce: make(chan string, 1),
+		retry: cmp.Or(options.Retry, DefaultRetry), upkeep: cmp.Or(options.Upkeep, DefaultUpkeep),
+	}
 	if err := s.begin(ctx, loaded); err != nil {
 		return errors.Join(err, shut(doors))
 	}
@@ -189,11 +196,18 @@ type session struct {
 	files   *source
 	out     *printer
 	inForce chan string // hashes of the sets that the engine was given
+	retry   time.Duration
+	upkeep  time.Duration
 
 	// These are touched by one goroutine at a time: first Run, then followChanges.
-	set     *policy.Set
-	notes   []string
-	printed string // the last refusal, which is not printed twice
+	good       loaded // what the files said when they last were in order
+	set        *policy.Set
+	notes      []string
+	shown      *policy.Set // what the output spoke of last
+	shownNotes []string
+	refusal    string // of the files, while they are not in order; it is not printed twice
+	mended     bool   // they were not, and the output has not said yet that they are
+	failure    string // the nature of what keeps the good files from being in force
 }
 
 // use is what policystore.Watch calls.

@@ -141,6 +141,14 @@ func TestAMistakeLeavesTheLastGoodPolicies(t *testing.T) {
 			func(t *testing.T, r *running) { r.write(t, "c.yaml", rateLimit("a", "requests: 9, window: 1h")) },
 			"c.yaml:4: RateLimit default/a: metadata.name: is declared at ",
 		},
+		"a link to nothing": {
+			func(t *testing.T, r *running) {
+				if err := os.Symlink("gone.yaml", filepath.Join(r.folder, "c.yaml")); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"c.yaml:1: is a link to gone.yaml, which is not there; mend the link, or remove it",
+		},
 		"all files gone": {
 			func(t *testing.T, r *running) {
 				remove(t, filepath.Join(r.folder, "a.yaml"))
@@ -292,7 +300,7 @@ func TestTheLineOfCurlFitsThePolicy(t *testing.T) {
 		"by several":           {"{key: method, value: PUT}, {key: header.x-plan, value: gold}, {key: remote_address}", "requests: 3, window: 1h", "3 200 1 429"},
 		"without descriptors":  {"", "requests: 0, window: 1h", "1 429"},
 		"of a fixed window":    {"{key: remote_address}", "requests: 50, window: 1m, algorithm: FixedWindow", ""},
-		"of a bucket":          {"{key: remote_address}", "requests: 20, window: 1s, burst: 40, algorithm: TokenBucket", ""},
+		"of a bucket":          {"{key: remote_address}", "requests: 10, window: 10s, burst: 40, algorithm: TokenBucket", ""},
 		"of the largest log":   {"{key: remote_address}", "requests: 1000, window: 1h", "1000 200 1 429"},
 		"of a bucket that has": {"{key: remote_address}", "requests: 1, window: 1h, burst: 5, algorithm: TokenBucket", "5 200 2 429"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
@@ -73,6 +74,21 @@ func (p *printer) problems(list []string) {
 // refused are why a change of files changed nothing.
 func (p *printer) refused(list []string) {
 	p.printf("\nnot reloaded, the policies in force stay as they were:\n  %s\n", strings.Join(list, "\n  "))
+}
+
+// failing is why what the files say is not in force, or may not be for long. It is tried again after a pause.
+func (p *printer) failing(err error, pause time.Duration) {
+	p.printf("\nnot published, tried again every %s:\n  %v\n", pause, err)
+}
+
+// restored tells that the same policies are in force again.
+func (p *printer) restored(store string, set *policy.Set) {
+	p.printf("\nrestored: %s holds %s again\n", store, count(len(set.RateLimits)))
+}
+
+// replaced tells that somebody else's policies were there.
+func (p *printer) replaced(store string) {
+	p.printf("\nrestored: %s had other policies than the files; does another penstock dev publish there?\n", store)
 }
 
 func writeNotes(b *strings.Builder, list []string) {

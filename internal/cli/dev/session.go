@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,26 +26,30 @@ func (s *session) begin(ctx context.Context, l loaded) error {
 	if err != nil && !errors.Is(err, policystore.ErrNoPolicies) {
 		return fmt.Errorf("%s: %w", s.store.name, err)
 	}
-	s.set = published
-	return s.publish(ctx, l)
+	s.set, s.good = published, l
+	if _, err := s.publish(ctx, l); err != nil {
+		return err
+	}
+	s.shown, s.shownNotes = s.set, s.notes // by the banner
+	return nil
 }
 
 // publish makes a set of the objects, in which one store serves all, and publishes it.
-func (s *session) publish(ctx context.Context, l loaded) error {
+func (s *session) publish(ctx context.Context, l loaded) (policystore.Result, error) {
 	assembly := translate.Assemble(translate.Input{RateLimits: l.rateLimits, Published: s.set, SingleStore: true})
-	_, err := policystore.Publish(ctx, s.store.client, policystore.Publication{
+	result, err := policystore.Publish(ctx, s.store.client, policystore.Publication{
 		Owner: s.owner, Set: assembly.Set, Mode: s.store.mode,
 		// In a cluster a set that drops most policies waits for a confirmation; here the files were just edited.
 		ConfirmShrink: assembly.Set.Hash,
 	})
 	if owned, is := errors.AsType[*policystore.OwnedError](err); is {
-		return s.store.owned(owned.Owner)
+		return result, s.store.owned(owned.Owner)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.store.name, err)
+		return result, fmt.Errorf("%s: %w", s.store.name, err)
 	}
 	s.set, s.notes = assembly.Set, notes(l, assembly)
-	return nil
+	return result, nil
 }
 
 // notes say what became of objects that are valid, and still not what they seem.
@@ -89,55 +92,6 @@ func (s *session) awaitInForce(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// followChanges publishes what the files say after each change of them.
-func (s *session) followChanges(ctx context.Context, changed <-chan struct{}) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-			s.reload(ctx)
-		}
-	}
-}
-
-// reload applies the files, if all of them are in order.
-func (s *session) reload(ctx context.Context) {
-	l, err := s.files.load(ctx)
-	if err != nil {
-		l.problems = []string{err.Error()}
-	}
-	if len(l.problems) > 0 {
-		if text := strings.Join(l.problems, "\n"); text != s.printed {
-			s.printed = text
-			s.out.refused(l.problems)
-		}
-		return
-	}
-	mended := s.printed != ""
-	s.printed = ""
-
-	before, notesBefore := s.set, s.notes
-	if err := s.publish(ctx, l); err != nil {
-		if ctx.Err() == nil {
-			s.printed = err.Error()
-			s.out.refused([]string{err.Error()})
-		}
-		return
-	}
-	if err := s.awaitInForce(ctx); err != nil {
-		if ctx.Err() == nil {
-			s.out.refused([]string{err.Error()})
-		}
-		return
-	}
-	changes := compare(before, s.set)
-	if len(changes) == 0 && !mended && slices.Equal(notesBefore, s.notes) {
-		return // a file was touched, and says the same
-	}
-	s.out.reloaded(s.set, changes, s.notes)
 }
 
 // compare gives a line for each policy that is new (+), another (~) or gone (-).

@@ -115,8 +115,7 @@ func (d document) objects(file string, number int) ([]*Object, []Problem, error)
 	if isKustomization(file, root) {
 		root["apiVersion"], root["kind"] = "kustomize.config.k8s.io/v1beta1", "Kustomization"
 	}
-	objects, err := o.expand()
-	return objects, nil, err
+	return o.expand(0)
 }
 
 func (o *Object) refuseDuplicates(twice []duplicate) []Problem {
@@ -156,25 +155,44 @@ func positions(text []byte) (*yaml.Node, error) {
 	return &node, nil
 }
 
-// expand gives the items of a List, or the object itself.
-func (o *Object) expand() ([]*Object, error) {
-	kind, _ := o.Content["kind"].(string)
-	items, hasItems := o.Content["items"].([]any)
-	if !strings.HasSuffix(kind, "List") || !hasItems {
-		return []*Object{o}, nil
+// maxListDepth is how many Lists may stand within each other.
+const maxListDepth = 16
+
+// expand gives the items of a List, or the object itself. As by kubectl, a List within a List is taken apart too.
+func (o *Object) expand(depth int) ([]*Object, []Problem, error) {
+	items, isList := itemsOf(o.Content)
+	if !isList {
+		return []*Object{o}, nil, nil
+	}
+	if depth == maxListDepth {
+		return nil, []Problem{o.Problem("", fmt.Sprintf("more than %d lists stand within each other; put the items into one", maxListDepth))}, nil
 	}
 	node, _ := child(o.node, "items")
 	var objects []*Object
+	var problems []Problem
 	for i, item := range items {
 		content, isMap := item.(map[string]any)
 		line := o.LineOf(fmt.Sprintf("items[%d]", i))
 		if !isMap {
-			return objects, fmt.Errorf("line %d: items[%d]: want a mapping with apiVersion, kind and metadata, found %s", line-o.offset, i, describe(item))
+			return objects, problems, fmt.Errorf("line %d: items[%d]: want a mapping with apiVersion, kind and metadata, found %s", line-o.offset, i, describe(item))
 		}
 		inner, _ := child(node, strconv.Itoa(i))
-		objects = append(objects, &Object{File: o.File, Document: o.Document, Line: line, Content: content, node: inner, offset: o.offset})
+		object := &Object{File: o.File, Document: o.Document, Line: line, Content: content, node: inner, offset: o.offset}
+		found, bad, err := object.expand(depth + 1)
+		objects = append(objects, found...)
+		problems = append(problems, bad...)
+		if err != nil {
+			return objects, problems, err
+		}
 	}
-	return objects, nil
+	return objects, problems, nil
+}
+
+// itemsOf gives the items of a List, also of one kind, such as a RateLimitList.
+func itemsOf(content map[string]any) (items []any, isList bool) {
+	kind, _ := content["kind"].(string)
+	items, isList = content["items"].([]any)
+	return items, isList && strings.HasSuffix(kind, "List")
 }
 
 // isKustomization tells a kustomization that leaves out apiVersion and kind, as kustomize allows.

@@ -107,6 +107,44 @@ func TestOneBadDocumentLeavesTheOthers(t *testing.T) {
 	}
 }
 
+func TestAListWithinAListIsTakenApart(t *testing.T) {
+	const list = "{apiVersion: v1, kind: List, items: [\n"
+	item := func(name string) string { return "{apiVersion: v1, kind: Named, metadata: {name: " + name + "}},\n" }
+	for name, test := range map[string]struct {
+		text        string
+		want        []string
+		wantLines   []int
+		wantProblem string
+	}{
+		"one":          {list + item("a") + list + item("b") + "]},\n" + item("c") + "]}\n", []string{"Named a", "Named b", "Named c"}, []int{2, 4, 6}, ""},
+		"an empty one": {list + item("a") + list + "]},\n" + item("c") + "]}\n", []string{"Named a", "Named c"}, []int{2, 5}, ""},
+		"of one kind":  {list + strings.Replace(list, "List", "NamedList", 1) + item("b") + "]}]}\n", []string{"Named b"}, []int{3}, ""},
+		"16":           {strings.Repeat(list, 16) + item("a") + strings.Repeat("]}", 16), []string{"Named a"}, []int{17}, ""},
+		"17": {list + item("b") + strings.Repeat(list, 16) + item("a") + strings.Repeat("]}", 17), []string{"Named b"}, []int{2},
+			"<stdin>:18: List ?: more than 16 lists stand within each other; put the items into one"},
+		"with a word in it": {list + item("a") + list + "hello]}]}\n", []string{"Named a"}, []int{2},
+			"<stdin>:4: not valid YAML: items[0]: want a mapping with apiVersion, kind and metadata, found a string"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects, problems := readText(t, test.text)
+			var lines []int
+			for _, o := range objects {
+				lines = append(lines, o.Line)
+			}
+			if got := titles(objects); !reflect.DeepEqual(got, test.want) || !reflect.DeepEqual(lines, test.wantLines) {
+				t.Errorf("read %q in lines %d, want %q in %d", got, lines, test.want, test.wantLines)
+			}
+			var got string
+			for _, p := range problems {
+				got += p.String()
+			}
+			if got != test.wantProblem {
+				t.Errorf("problems %q, want %q", got, test.wantProblem)
+			}
+		})
+	}
+}
+
 func TestLineOfAField(t *testing.T) {
 	objects, _ := readText(t, `# one
 apiVersion: v1

@@ -26,13 +26,14 @@ var extensions = []string{".yaml", ".yml", ".json"}
 // below), and of standard input ("-"). In folders, names that begin with a dot are left out: they are editors' and
 // tools' own. A file that is reached twice is read once.
 //
-// What stands in a file and cannot be read is a Problem. An error means that the paths themselves lead to nothing.
+// What stands in a file and cannot be read is a Problem, and so is a file of a folder that cannot be opened. An error
+// means that the paths themselves lead to nothing.
 func Read(paths []string, recursive bool, stdin io.Reader) ([]*Object, []Problem, error) {
 	var objects []*Object
 	var problems []Problem
 	seen := make(map[string]bool)
 	for _, path := range paths {
-		files, err := expand(path, recursive)
+		files, inFolder, err := expand(path, recursive)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -42,8 +43,13 @@ func Read(paths []string, recursive bool, stdin io.Reader) ([]*Object, []Problem
 			}
 			seen[file] = true
 			name, text, err := load(file, stdin)
-			if err != nil {
-				return nil, nil, err
+			switch {
+			case err == nil:
+			case inFolder:
+				problems = append(problems, Problem{File: name, Document: 1, Line: 1, Message: whyNot(file, err)})
+				continue
+			default:
+				return nil, nil, unreadable(name, err)
 			}
 			found, bad := parse(name, text)
 			objects = append(objects, found...)
@@ -70,7 +76,7 @@ func Folders(paths []string, recursive bool) ([]string, error) {
 		default:
 			err := walk(path, recursive, func(folder string) { folders = append(folders, folder) }, func(string) {})
 			if err != nil {
-				return nil, unreadable(path, err)
+				return nil, err
 			}
 		}
 	}
@@ -78,38 +84,38 @@ func Folders(paths []string, recursive bool) ([]string, error) {
 	return slices.Compact(folders), nil
 }
 
-func expand(path string, recursive bool) ([]string, error) {
+// expand gives the files that a path leads to, and whether it is a folder that they were found in.
+func expand(path string, recursive bool) (files []string, inFolder bool, err error) {
 	if path == Stdin {
-		return []string{Stdin}, nil
+		return []string{Stdin}, false, nil
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, unreadable(path, err)
+		return nil, false, unreadable(path, err)
 	}
 	if !info.IsDir() {
-		return []string{filepath.Clean(path)}, nil
+		return []string{filepath.Clean(path)}, false, nil
 	}
-	var files []string
 	if err := walk(path, recursive, func(string) {}, func(file string) { files = append(files, file) }); err != nil {
-		return nil, unreadable(path, err)
+		return nil, true, err
 	}
 	if len(files) == 0 {
 		hint := "; -R reads the folders below it too"
 		if recursive {
 			hint = ""
 		}
-		return nil, fmt.Errorf("%s: no .yaml, .yml or .json file in this folder%s", path, hint)
+		return nil, true, fmt.Errorf("%s: no .yaml, .yml or .json file in this folder%s", path, hint)
 	}
-	return files, nil
+	return files, true, nil
 }
 
 // walk visits a folder and the manifests in it, sorted by name, and with recursive the folders below. A link to a file
-// is the file; a link to a folder is not followed, so that there are no circles.
+// is the file, also when it leads nowhere; a link to a folder is not followed, so that there are no circles.
 func walk(folder string, recursive bool, onFolder, onFile func(path string)) error {
 	onFolder(filepath.Clean(folder))
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return err
+		return unreadable(folder, err)
 	}
 	for _, entry := range entries {
 		path := filepath.Join(folder, entry.Name())
@@ -122,11 +128,8 @@ func walk(folder string, recursive bool, onFolder, onFile func(path string)) err
 				}
 			}
 		case slices.Contains(extensions, filepath.Ext(path)):
-			info, err := os.Stat(path)
-			if err != nil {
-				return err
-			}
-			if !info.IsDir() {
+			// What cannot be looked at is said when it is read.
+			if info, err := os.Stat(path); err != nil || !info.IsDir() {
 				onFile(path)
 			}
 		}
@@ -146,10 +149,7 @@ func load(file string, stdin io.Reader) (name string, text []byte, err error) {
 			text, err = readBounded(opened)
 		}
 	}
-	if err != nil {
-		return "", nil, unreadable(name, err)
-	}
-	return name, text, nil
+	return name, text, err
 }
 
 func readBounded(r io.Reader) ([]byte, error) {
@@ -160,13 +160,26 @@ func readBounded(r io.Reader) ([]byte, error) {
 	return text, err
 }
 
+// whyNot says why a file of a folder cannot be read.
+func whyNot(file string, err error) string {
+	if target, notALink := os.Readlink(file); notALink == nil && errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf("is a link to %s, which is not there; mend the link, or remove it", target)
+	}
+	return "cannot be read: " + cause(err).Error()
+}
+
 // unreadable says what is wrong with a path without repeating it.
 func unreadable(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: no such file or folder", path)
 	}
+	return fmt.Errorf("%s: %w", path, cause(err))
+}
+
+// cause leaves out the path, which messages name in front.
+func cause(err error) error {
 	if pathError, is := errors.AsType[*fs.PathError](err); is {
-		err = pathError.Err
+		return pathError.Err
 	}
-	return fmt.Errorf("%s: %w", path, err)
+	return err
 }

@@ -90,6 +90,43 @@ func TestReadFollowsLinksToFiles(t *testing.T) {
 	}
 }
 
+func TestAFileOfAFolderThatCannotBeReadIsAProblem(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(path string) error
+		want  string
+	}{
+		"a link to nothing": {func(path string) error { return os.Symlink("../gone.yaml", path) }, ":1: is a link to ../gone.yaml, which is not there; mend the link, or remove it"},
+		"a link to itself":  {func(path string) error { return os.Symlink("b.yaml", path) }, ":1: cannot be read: too many levels of symbolic links"},
+		"a file that is much too large": {func(path string) error { return os.WriteFile(path, make([]byte, manifest.MaxFileBytes+1), 0o600) },
+			":1: cannot be read: larger than 16 MiB; split it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := write(t, map[string]string{"below/a.yaml": named + "a}\n", "below/c.yaml": named + "c}\n"})
+			path := filepath.Join(root, "below", "b.yaml")
+			if err := test.spoil(path); err != nil {
+				t.Fatal(err)
+			}
+			objects, problems, err := manifest.Read([]string{root}, true, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := titles(objects); !reflect.DeepEqual(got, []string{"Named a", "Named c"}) {
+				t.Errorf("read %q, want the others", got)
+			}
+			if len(problems) != 1 || problems[0].String() != path+test.want {
+				t.Errorf("problems %v, want %q", problems, path+test.want)
+			}
+			// It is nothing that keeps changes of the others from being seen.
+			if folders, err := manifest.Folders([]string{root}, true); err != nil || len(folders) != 2 {
+				t.Errorf("folders %q (%v), want both", folders, err)
+			}
+			if _, _, err := manifest.Read([]string{path}, false, nil); err == nil || !strings.Contains(err.Error(), "b.yaml: ") {
+				t.Errorf("error %v, want one when the file itself is asked for", err)
+			}
+		})
+	}
+}
+
 func TestReadSaysWhatIsNotThere(t *testing.T) {
 	root := write(t, map[string]string{
 		"empty.yaml":         "",
