@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 const (
-	// answerMargin is kept of a caller's deadline, for what it does with the answer.
-	answerMargin = 2 * time.Millisecond
+	// AnswerMargin is kept of a caller's deadline, for what it does with the answer.
+	AnswerMargin = 2 * time.Millisecond
 	// maxRepeats is how often a command is sent again after a reply that proves that it did not run. The second is for READONLY:
 	// the first may meet the connection that is to be dropped.
 	maxRepeats = 2
@@ -51,23 +52,29 @@ type Caller struct {
 	gate  *gate
 	calls sync.Pool
 
+	warmer  *warmer
+	batches atomic.Int64
+	// stop ends what the warmer is doing.
+	stop context.CancelFunc
+
 	closing chan struct{}
 	closed  chan struct{}
 	once    sync.Once
 	workers sync.WaitGroup
 }
 
-// NewCaller gives a Caller over a client of NewClient with the same configuration. Close ends its goroutines; the client
-// stays open.
+// NewCaller gives a Caller over a client of NewClient with the same configuration. It begins to open connections, and
+// keeps them open; see Warm. Close ends its goroutines; the client stays open.
 func NewCaller(client redis.UniversalClient, cfg Config) *Caller {
 	cfg = cfg.WithDefaults()
-	return newCaller(client, cfg, bounds{base: baseBatches, most: mostBatches, queued: maxQueued})
+	return newCaller(client, cfg, bounds{base: baseBatches, most: mostBatches, queued: maxQueued, warm: mostBatches})
 }
 
 // bounds are the sizes of a Caller.
 type bounds struct {
 	base, most int // batches on the wire; see gate
 	queued     int // commands waiting to be sent
+	warm       int // connections that are kept open
 }
 
 func newCaller(client redis.UniversalClient, cfg Config, b bounds) *Caller {
@@ -86,6 +93,14 @@ func newCaller(client redis.UniversalClient, cfg Config, b bounds) *Caller {
 	for range most {
 		c.workers.Go(c.work)
 	}
+	c.warmer = &warmer{
+		client: client, want: min(b.warm, most), timeout: c.batchTimeout, min: cfg.MinBackoff, max: cfg.MaxBackoff,
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	c.stop = stop
+	if b.warm > 0 {
+		c.workers.Go(func() { c.warmer.run(ctx, c.batches.Load) })
+	}
 	return c
 }
 
@@ -101,7 +116,7 @@ func (c *Caller) Do(ctx context.Context, args []any) (any, error) {
 	}
 	wait := c.commandTimeout
 	if deadline, has := ctx.Deadline(); has {
-		wait = min(wait, time.Until(deadline)-answerMargin)
+		wait = min(wait, time.Until(deadline)-AnswerMargin)
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled):
@@ -139,6 +154,18 @@ func (c *Caller) Do(ctx context.Context, args []any) (any, error) {
 		// It came into the queue after the last worker had left, or has its answer.
 		return c.giveUp(call, errClosed, ErrUnknownOutcome)
 	}
+}
+
+// Warm waits until the connections stand that a growing load will need (16, or MaxConnections), without which the first
+// decisions on a far server are too late. A Caller sees to it by itself, from the beginning and after an outage; Warm is for
+// those who want to be ready first. The error is for Classify.
+func (c *Caller) Warm(ctx context.Context) error { return c.warmer.warm(ctx, false) }
+
+// Within gives the context for the further commands of a decision that began at start, so that all of them together take
+// no longer than one may: CommandTimeout, or what ctx has left. Loading what the server lacks counts too. The caller
+// calls the CancelFunc when it has its answer.
+func (c *Caller) Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, start.Add(c.commandTimeout+AnswerMargin))
 }
 
 // collect takes the answer out of a call that is done, and keeps the call for another.
@@ -185,6 +212,7 @@ func checkArgs(args []any) error {
 func (c *Caller) Close() {
 	c.once.Do(func() {
 		close(c.closing)
+		c.stop()
 		c.workers.Wait()
 		for {
 			select {
@@ -251,14 +279,13 @@ func (c *Caller) gather(batch []*call) []*call {
 func (c *Caller) send(batch []*call, commands []redis.Cmder) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.batchTimeout)
 	defer cancel()
+	c.batches.Add(1)
 	for repeats := 0; len(batch) > 0; repeats++ {
 		commands = commands[:0]
 		for _, call := range batch {
 			commands = append(commands, call)
 		}
-		pipeline := c.client.Pipeline()
-		_ = pipeline.BatchProcess(ctx, commands...)
-		_, err := pipeline.Exec(ctx)
+		err := c.exchange(ctx, commands)
 
 		again := batch[:0]
 		for _, call := range batch {
@@ -272,4 +299,18 @@ func (c *Caller) send(batch []*call, commands []redis.Cmder) {
 		}
 		batch = again
 	}
+}
+
+// exchange writes the commands and reads their replies. What a reply makes go-redis panic with costs its batch, and not the
+// process: the outcome of what has no answer yet is unknown.
+func (c *Caller) exchange(ctx context.Context, commands []redis.Cmder) (err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			err = fmt.Errorf("panic in go-redis: %v", reason)
+		}
+	}()
+	pipeline := c.client.Pipeline()
+	_ = pipeline.BatchProcess(ctx, commands...)
+	_, err = pipeline.Exec(ctx)
+	return err
 }

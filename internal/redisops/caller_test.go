@@ -32,7 +32,7 @@ func open(t *testing.T, cfg Config, addr string, b bounds) *Caller {
 	return caller
 }
 
-var standardBounds = bounds{base: baseBatches, most: mostBatches, queued: maxQueued}
+var standardBounds = bounds{base: baseBatches, most: mostBatches, queued: maxQueued, warm: mostBatches}
 
 func TestConcurrentCallersEachGetTheirOwnReply(t *testing.T) {
 	server := redistest.Start(t)
@@ -66,6 +66,7 @@ func TestCallersShareConnectionsAndBatches(t *testing.T) {
 	proxy := redistest.StartProxy(t, server.Addr)
 	proxy.Delay(20 * time.Millisecond)
 	caller := open(t, Config{}, proxy.Addr, standardBounds)
+	warm(t, caller)
 	var wg sync.WaitGroup
 	for range 1000 {
 		wg.Go(func() {
@@ -114,7 +115,7 @@ func TestAbandonedCallIsNotSent(t *testing.T) {
 			return ctx, cancel
 		}, context.Canceled},
 		"no time left": {func() (context.Context, context.CancelFunc) {
-			return context.WithTimeout(t.Context(), answerMargin/2)
+			return context.WithTimeout(t.Context(), AnswerMargin/2)
 		}, context.DeadlineExceeded},
 	} {
 		ctx, cancel := tc.ctx()

@@ -19,6 +19,7 @@ const (
 	DefaultMinBackoff     = 50 * time.Millisecond
 	DefaultMaxBackoff     = 2 * time.Second
 	DefaultMaxConnections = 64
+	DefaultMaxReplyBytes  = 64 << 20
 )
 
 // Config says how a store is reached. Zero values stand for the defaults.
@@ -39,6 +40,9 @@ type Config struct {
 	MinBackoff, MaxBackoff time.Duration
 	// MaxConnections is the most connections that are open at a time, but for subscriptions.
 	MaxConnections int
+	// MaxReplyBytes is how many bytes of replies are read, at most, on one connection between two writes to it; what
+	// answers at an address need not be a Redis.
+	MaxReplyBytes int
 }
 
 // ConfigFor gives the configuration of a compiled store with the credentials from its Secret.
@@ -61,6 +65,7 @@ func (c Config) WithDefaults() Config {
 	setDefault(&c.MinBackoff, DefaultMinBackoff)
 	setDefault(&c.MaxBackoff, max(DefaultMaxBackoff, c.MinBackoff))
 	setDefault(&c.MaxConnections, DefaultMaxConnections)
+	setDefault(&c.MaxReplyBytes, DefaultMaxReplyBytes)
 	return c
 }
 
@@ -91,6 +96,9 @@ func NewClient(cfg Config) redis.UniversalClient {
 		PoolSize:       cfg.MaxConnections,
 		MaxActiveConns: cfg.MaxConnections,
 		PoolTimeout:    cfg.DialTimeout,
+		// In turns, and for ever: what a Caller has opened ahead is to be there when it is needed.
+		PoolFIFO:        true,
+		ConnMaxIdleTime: -1,
 		// go-redis would open a second pool for pipelines: a second bound to add up, and a second dial whenever the first
 		// one fails.
 		PipelinePoolSize: -1,
@@ -105,13 +113,28 @@ func NewClient(cfg Config) redis.UniversalClient {
 	}
 	if len(cfg.Addresses) == 1 {
 		options.Addr = cfg.Addresses[0]
-	} else {
-		// Else go-redis would go to localhost.
-		options.Dialer = func(context.Context, string, string) (net.Conn, error) {
+	}
+	dial := redis.NewDialer(options)
+	options.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if len(cfg.Addresses) != 1 { // else go-redis would go to localhost
 			return nil, fmt.Errorf("%w: %d addresses of the store, want exactly one", ErrNotExecuted, len(cfg.Addresses))
 		}
+		connection, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return metered(connection, cfg.MaxReplyBytes)
 	}
 	return redis.NewClient(options)
+}
+
+func metered(connection net.Conn, maxReplyBytes int) (net.Conn, error) {
+	plain, is := connection.(socket)
+	if !is {
+		_ = connection.Close()
+		return nil, fmt.Errorf("%w: a %T has no socket", ErrNotExecuted, connection)
+	}
+	return &meteredConn{socket: plain, meter: newReplyMeter(maxReplyBytes)}, nil
 }
 
 // proveConnected makes the opening of a connection fail where the server does not serve it. A server with too many clients

@@ -69,6 +69,22 @@ func TestPoliciesOfMoreThan2MiBAreTooLarge(t *testing.T) {
 	}
 }
 
+func TestNamesOfALibrarysPoliciesCanBeReadFromItsText(t *testing.T) {
+	limits := []policy.RateLimit{}
+	// What looks like an entry of the table does not count inside a document.
+	for name, domain := range map[string]string{"a/b": "d", "shop/a-b.c": "]] [ [=[\nx/y]=] ]=[=[\n", "z/9": "]=] ]==]"} {
+		limits = append(limits, policy.RateLimit{Name: name, Domain: domain}.Sealed())
+	}
+	if got := strings.Join(library.PolicyNames(render(t, policy.NewSet(limits))), " "); got != "a/b shop/a-b.c z/9" {
+		t.Errorf("names %q", got)
+	}
+	for _, text := range []string{"", "#!lua name=penstock\n", render(t, policy.NewSet(nil))} {
+		if got := library.PolicyNames(text); len(got) != 0 {
+			t.Errorf("%.30q has the names %q, want none", text, got)
+		}
+	}
+}
+
 func TestAnEmptySetLoads(t *testing.T) {
 	server := redistest.Start(t)
 	if err := library.Load(context.Background(), server.Client(), render(t, policy.NewSet(nil)), false); err != nil {
@@ -161,6 +177,8 @@ func TestProbeFindsWhatTheServerKnows(t *testing.T) {
 	}
 	full := redistest.Start(t, "--maxmemory", "1")
 	renamed := redistest.Start(t, "--rename-command", "FCALL_RO", "")
+	noScripts := redistest.Start(t)
+	noScripts.Do("ACL", "SETUSER", "default", "-eval")
 	tests := map[string]struct {
 		client   redis.UniversalClient
 		want     library.Capabilities
@@ -169,6 +187,7 @@ func TestProbeFindsWhatTheServerKnows(t *testing.T) {
 		"redis-server":            {redistest.Start(t).Client(), library.Capabilities{Functions: true, ScriptFlags: true}, library.ModeFunctions},
 		"with the library":        {loaded.Client(), library.Capabilities{Functions: true, ScriptFlags: true}, library.ModeFunctions},
 		"out of memory":           {full.Client(), library.Capabilities{Functions: true, ScriptFlags: true}, library.ModeFunctions},
+		"scripts not permitted":   {noScripts.Client(), library.Capabilities{Functions: true, ScriptFlags: true}, library.ModeFunctions},
 		"without functions":       {renamed.Client(), library.Capabilities{ScriptFlags: true}, library.ModeScripts},
 		"embedded, neither of it": {client, library.Capabilities{}, library.ModeScripts},
 	}
@@ -187,7 +206,6 @@ func TestProbeDoesNotGuessWhenItMayNotAsk(t *testing.T) {
 	for name, rule := range map[string][]any{
 		"no password":             {"resetpass", ">secret"},
 		"functions not permitted": {"-fcall_ro"},
-		"scripts not permitted":   {"-eval"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
@@ -196,6 +214,11 @@ func TestProbeDoesNotGuessWhenItMayNotAsk(t *testing.T) {
 				t.Errorf("got %+v and no error", got)
 			}
 		})
+	}
+	old := redistest.Start(t, "--rename-command", "FCALL_RO", "")
+	old.Do("ACL", "SETUSER", "default", "-eval")
+	if got, err := library.Probe(ctx, old.Client()); err == nil {
+		t.Errorf("neither functions nor the right to scripts: got %+v and no error", got)
 	}
 	down := redistest.Start(t)
 	client := down.ClientWith(&redis.Options{MaxRetries: -1, DialerRetries: 1})

@@ -44,14 +44,14 @@ func (c Capabilities) Mode() Mode {
 }
 
 // Probe tries what the server knows. It changes nothing but the server's cache of scripts. It fails when the server
-// cannot be asked or permits too little to tell.
+// cannot be asked or permits too little to tell: FCALL_RO is needed, and EVAL where there are no functions.
 func Probe(ctx context.Context, client redis.UniversalClient) (Capabilities, error) {
-	var c Capabilities
 	// Whether that function is there does not matter: each way the server shows that it knows FCALL.
 	err := client.Do(ctx, "FCALL_RO", "penstock_policy", 0).Err()
 	switch {
 	case err == nil, replyContains(err, "Function not found"), replyContains(err, "PENSTOCK_"):
-		c.Functions = true
+		// Both came with 7.0; and a user who may not EVAL needs none.
+		return Capabilities{Functions: true, ScriptFlags: true}, nil
 	case !replyContains(err, "unknown command"):
 		return Capabilities{}, fmt.Errorf("probing for functions: %w", err)
 	}
@@ -60,8 +60,7 @@ func Probe(ctx context.Context, client redis.UniversalClient) (Capabilities, err
 	if err != nil && !IsNotCompiled(err) {
 		return Capabilities{}, fmt.Errorf("probing for script flags: %w", err)
 	}
-	c.ScriptFlags = err == nil
-	return c, nil
+	return Capabilities{ScriptFlags: err == nil}, nil
 }
 
 // IsNotCompiled tells whether the error is a server's reply to a script that it could not compile, as those that do not

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/penstock-dev/penstock/internal/policy"
@@ -76,6 +77,19 @@ func renderDocuments(set *policy.Set) (string, error) {
 	}
 	b.WriteString("}\n")
 	return b.String(), nil
+}
+
+// renderedName is the line that begins a policy in the table of renderDocuments. A document has no line breaks, so it
+// cannot look like one.
+var renderedName = regexp.MustCompile(`(?m)^\[ \[=+\[\n(.+)\]=+\] \]=\[=+\[$`)
+
+// PolicyNames gives the names of the policies that a text of Render holds, in their order; of another text none.
+func PolicyNames(text string) []string {
+	var names []string
+	for _, match := range renderedName.FindAllStringSubmatch(text, -1) {
+		names = append(names, match[1])
+	}
+	return names
 }
 
 // literal gives a Lua string literal without escapes, in long brackets of a level that does not occur in the text.

@@ -12,7 +12,10 @@ import (
 )
 
 // canned answers at once.
-type canned struct{ reply any }
+type canned struct {
+	limit.Caller
+	reply any
+}
 
 func (c canned) Do(context.Context, []any) (any, error) { return c.reply, nil }
 
@@ -30,7 +33,7 @@ func BenchmarkDecide(b *testing.B) {
 		"two": {[]limit.Charge{charge, charge}, []any{row, row}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			limiter := limit.New(canned{test.reply}, nil, library.ModeFunctions)
+			limiter := limit.New(canned{reply: test.reply}, nil, library.ModeFunctions)
 			b.ReportAllocs()
 			for b.Loop() {
 				if _, err := limiter.Decide(context.Background(), test.charges); err != nil {

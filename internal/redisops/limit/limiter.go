@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -28,9 +29,11 @@ func (e *WrongTypeError) Error() string {
 	return fmt.Sprintf("key %s holds something else than a counter of ours", e.Key)
 }
 
-// Caller sends one command, once; see redisops.Caller.
+// Caller sends commands, each once; see redisops.Caller.
 type Caller interface {
 	Do(ctx context.Context, args []any) (any, error)
+	// Within bounds what is sent after the first command of a decision, which began at start.
+	Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc)
 }
 
 // Limiter decides by asking Redis. It is safe for concurrent use.
@@ -73,7 +76,7 @@ func New(caller Caller, client redis.UniversalClient, mode library.Mode) *Limite
 // speaks of it and the earlier ones together.
 //
 // Errors: ErrNoPolicy, *WrongTypeError, else for redisops.Classify. A script or library that the server lacks is loaded,
-// and the call repeated; a call that may have run never is.
+// and the call repeated, all within the time of one command; a call that may have run never is.
 func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
 	switch len(charges) {
 	case 0:
@@ -99,6 +102,12 @@ func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
 		}
 		return rows, nil
 	}
+}
+
+// Within gives the context for deciding again, or less, in the place of a Decide that failed and began at start: both
+// together take no longer than one may.
+func (l *Limiter) Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc) {
+	return l.caller.Within(ctx, start)
 }
 
 // Peek gives for each charge the row that Decide would give for it alone, and writes nothing. Errors: see Decide.
@@ -139,10 +148,13 @@ func (l *Limiter) callFunction(ctx context.Context, charges []Charge, s *script,
 	if err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	reply, err := l.caller.Do(ctx, args)
 	if err == nil || redisops.Classify(err) != redisops.NoFunction {
 		return reply, err
 	}
+	ctx, cancel := l.caller.Within(ctx, start)
+	defer cancel()
 	if failed := l.loader.load(ctx); failed != nil {
 		// In this order, since the reason for not loading says more to redisops.Classify (NOPERM, for example).
 		return nil, fmt.Errorf("loading the function library: %w, after: %w", failed, err)
@@ -155,15 +167,18 @@ func (l *Limiter) callScript(ctx context.Context, charges []Charge, pick func(*s
 	if l.noFlags.Load() {
 		known = &l.plain
 	}
-	reply, err := l.evaluate(ctx, charges, pick(known))
+	start := time.Now()
+	reply, err := l.evaluate(ctx, charges, pick(known), start)
 	if err != nil && known == &l.flagged && library.IsNotCompiled(err) {
 		l.noFlags.Store(true)
-		return l.evaluate(ctx, charges, pick(&l.plain))
+		ctx, cancel := l.caller.Within(ctx, start)
+		defer cancel()
+		return l.evaluate(ctx, charges, pick(&l.plain), start)
 	}
 	return reply, err
 }
 
-func (l *Limiter) evaluate(ctx context.Context, charges []Charge, s *script) (any, error) {
+func (l *Limiter) evaluate(ctx context.Context, charges []Charge, s *script, start time.Time) (any, error) {
 	args, err := l.arguments("evalsha", s.sha, charges)
 	if err != nil {
 		return nil, err
@@ -172,6 +187,8 @@ func (l *Limiter) evaluate(ctx context.Context, charges []Charge, s *script) (an
 	if err == nil || redisops.Classify(err) != redisops.NoScript {
 		return reply, err
 	}
+	ctx, cancel := l.caller.Within(ctx, start)
+	defer cancel()
 	// Not in args: what was sent belongs to the caller.
 	args = append([]any{"eval", s.text}, args[2:]...)
 	return l.caller.Do(ctx, args)

@@ -8,6 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 )
 
@@ -21,17 +22,25 @@ type loader struct {
 	loading singleflight.Group
 }
 
+// load waits until AnswerMargin before the deadline of ctx, whose end does not end the loading. Its own error is an
+// ErrNotExecuted: of the decision nothing ran.
 func (l *loader) load(ctx context.Context) error {
+	detached := context.WithoutCancel(ctx)
 	done := l.loading.DoChan("", func() (any, error) {
 		// Not on the context of a request: see architecture.md, I/O and requests.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		ctx, cancel := context.WithTimeout(detached, loadTimeout)
 		defer cancel()
 		return nil, library.LoadPublished(ctx, l.client)
 	})
+	if deadline, has := ctx.Deadline(); has {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-redisops.AnswerMargin))
+		defer cancel()
+	}
 	select {
 	case result := <-done:
 		return result.Err
 	case <-ctx.Done():
-		return fmt.Errorf("it goes on, but nobody waits: %w", ctx.Err())
+		return fmt.Errorf("%w: the loading goes on, but nobody waits: %w", redisops.ErrNotExecuted, ctx.Err())
 	}
 }

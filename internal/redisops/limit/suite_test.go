@@ -167,6 +167,10 @@ func (d direct) Do(ctx context.Context, args []any) (any, error) {
 	return d.client.Do(ctx, args...).Result()
 }
 
+func (direct) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
 // charge gives a charge of the policy for a subject that is the values.
 func (w *world) charge(name string, cost int64, values ...string) limit.Charge {
 	w.tb.Helper()

@@ -113,3 +113,64 @@ func TestShrinkGuard(t *testing.T) {
 		})
 	}
 }
+
+func TestManySmallStepsAreHeldLikeALargeOne(t *testing.T) {
+	client := newClient(t, redistest.Start(t).Addr)
+	publish(t, client, policystore.Publication{Set: setOf(100, 1)})
+	var dropped []string
+	for left := 99; left >= 50; left-- {
+		p := policystore.Publication{Set: setOf(left, 1), Dropped: dropped}
+		result := publish(t, client, p)
+		if want := fmt.Sprintf("shop/p%04d", left); len(result.Dropped) != 1 || result.Dropped[0] != want {
+			t.Fatalf("%d left: dropped %v, want %s", left, result.Dropped, want)
+		}
+		dropped = append(dropped, result.Dropped...)
+	}
+	p := policystore.Publication{Owner: owner, Set: setOf(49, 1), Dropped: dropped}
+	_, err := policystore.Publish(t.Context(), client, p)
+	var held *policystore.ShrinkHeldError
+	if !errors.As(err, &held) || held.Removed != 51 || held.Of != 100 {
+		t.Fatalf("error %v, want 51 of 100 held", err)
+	}
+	// What came back counts as published, and what was dropped long ago does not count.
+	publish(t, client, policystore.Publication{Set: setOf(60, 1), Dropped: dropped})
+	publish(t, client, policystore.Publication{Set: setOf(50, 1), Dropped: nil})
+	p.ConfirmShrink = p.Set.Hash
+	if result := publish(t, client, p); len(result.Dropped) != 1 {
+		t.Errorf("confirmed: dropped %v, want one", result.Dropped)
+	}
+	if result := publish(t, client, p); result.Changed || result.Dropped != nil {
+		t.Errorf("again: %+v, want nothing changed and nothing dropped", result)
+	}
+}
+
+// Without the document the guard knows what it would drop by the libraries.
+func TestShrinkIsHeldWhenTheDocumentIsLost(t *testing.T) {
+	for name, damage := range map[string][][]any{
+		"policies deleted":                {{"DEL", policystore.PoliciesKey}},
+		"policies garbage":                {{"SET", policystore.PoliciesKey, "{"}},
+		"everything but the library lost": {{"FLUSHALL"}},
+		"only the library's document left": {
+			{"DEL", policystore.PoliciesKey}, {"FUNCTION", "FLUSH"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			client := newClient(t, server.Addr)
+			publish(t, client, policystore.Publication{Set: setOf(40, 1)})
+			for _, command := range damage {
+				server.Do(command...)
+			}
+			before := snapshot(t, client)
+			_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(0, 1)})
+			var held *policystore.ShrinkHeldError
+			if !errors.As(err, &held) || held.Removed != 40 || held.Of != 40 {
+				t.Errorf("error %v, want 40 of 40 held", err)
+			}
+			if after := snapshot(t, client); after != before {
+				t.Error("something was written")
+			}
+			publish(t, client, policystore.Publication{Set: setOf(40, 1)})
+		})
+	}
+}

@@ -46,6 +46,9 @@ type Publication struct {
 	TakeOver string
 	// Set is all policies of the store.
 	Set *policy.Set
+	// Dropped are the names of policies that earlier publications removed lately ("<namespace>/<name>"). For ShrinkHeldError
+	// they count as if they were still published, so that many small steps are held like a large one.
+	Dropped []string
 	// ConfirmShrink is the hash of a set that may drop most of the policies; see ShrinkHeldError.
 	ConfirmShrink string
 	// Mode is how the server runs our Lua; see library.Probe.
@@ -59,6 +62,9 @@ type Result struct {
 	Changed bool
 	// Previous is the set that was in force before; nil when there was none, or what was there could not be read.
 	Previous *policy.Set
+	// Dropped are the names of the policies that this publication removed, sorted; with an error of class UnknownOutcome
+	// those that it may have removed.
+	Dropped []string
 }
 
 // publishAttempts bounds how often Publish starts again because somebody wrote one of the documents meanwhile.
@@ -104,20 +110,22 @@ func publishOnce(ctx context.Context, client redis.UniversalClient, p Publicatio
 		if result.Previous != nil {
 			have.hash = result.Previous.Hash
 		}
-		if err := checkShrink(result.Previous, p.Set, p.ConfirmShrink); err != nil {
+		published := names(have, result.Previous)
+		if err := checkShrink(published, p); err != nil {
 			return err
 		}
 		if len(differences(have, want)) == 0 {
 			return nil
 		}
-		if err := write(ctx, tx, client, p.Mode, have, want); err != nil {
-			return err
+		err = write(ctx, tx, client, p.Mode, have, want)
+		if err == nil || redisops.Classify(err) == redisops.UnknownOutcome {
+			result.Dropped = missing(published, p.Set)
 		}
-		result.Changed = true
-		return nil
+		result.Changed = err == nil
+		return err
 	}, OwnerKey, PoliciesKey, library.DocumentKey)
 	if err != nil {
-		return Result{Previous: result.Previous}, fmt.Errorf("publish: %w", err)
+		return Result{Previous: result.Previous, Dropped: result.Dropped}, fmt.Errorf("publish: %w", err)
 	}
 	if !result.Changed {
 		return result, nil

@@ -143,9 +143,6 @@ func TestDriftIsRepaired(t *testing.T) {
 		"owner deleted":            func(c redis.UniversalClient) error { return c.Del(context.Background(), policystore.OwnerKey).Err() },
 		"policies of a wrong type": func(c redis.UniversalClient) error { return replaceByList(c, policystore.PoliciesKey) },
 		"owner of a wrong type":    func(c redis.UniversalClient) error { return replaceByList(c, policystore.OwnerKey) },
-		"documents that may expire": func(c redis.UniversalClient) error {
-			return c.Expire(context.Background(), policystore.PoliciesKey, 0).Err()
-		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newClient(t, redistest.Start(t).Addr)

@@ -2,19 +2,22 @@ package policystore
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/library"
 )
 
-// shrinkFree is how many policies a publication may drop without a confirmation, whatever part of all they are.
+// shrinkFree is how many policies may be dropped without a confirmation, whatever part of all they are.
 const shrinkFree = 10
 
-// ShrinkHeldError tells that the set was not published, because it drops more than 10 of the published policies and more than half
-// of them, which a bad prune or a deleted CRD looks like. Nothing was written.
+// ShrinkHeldError tells that the set was not published, because it drops more than 10 of the policies and more than half of them,
+// counting those that earlier publications dropped (Publication.Dropped). A bad prune or a deleted CRD looks like that.
+// Nothing was written.
 type ShrinkHeldError struct {
 	// Hash of the set, which a confirmation has to name.
 	Hash string
-	// Removed policies, of so many published ones.
+	// Removed policies, of so many that are published or were dropped lately.
 	Removed, Of int
 }
 
@@ -23,19 +26,49 @@ func (e *ShrinkHeldError) Error() string {
 	return fmt.Sprintf("the new set %s drops %d of %d policies; held until that hash is confirmed", e.Hash, e.Removed, e.Of)
 }
 
-func checkShrink(previous, next *policy.Set, confirmed string) error {
-	if previous == nil || confirmed == next.Hash {
+func checkShrink(published []string, p Publication) error {
+	if p.ConfirmShrink == p.Set.Hash {
 		return nil
 	}
-	removed := 0
-	for i := range previous.RateLimits {
-		if next.RateLimit(previous.RateLimits[i].Name) == nil {
-			removed++
-		}
-	}
-	of := len(previous.RateLimits)
-	if removed > shrinkFree && 2*removed > of {
-		return &ShrinkHeldError{Hash: next.Hash, Removed: removed, Of: of}
+	all := slices.Concat(published, p.Dropped)
+	slices.Sort(all)
+	all = slices.Compact(all)
+	removed := len(missing(all, p.Set))
+	if removed > shrinkFree && 2*removed > len(all) {
+		return &ShrinkHeldError{Hash: p.Set.Hash, Removed: removed, Of: len(all)}
 	}
 	return nil
+}
+
+// missing gives those of the names that the set does not have, in their order.
+func missing(names []string, set *policy.Set) []string {
+	var gone []string
+	for _, name := range names {
+		if set.RateLimit(name) == nil {
+			gone = append(gone, name)
+		}
+	}
+	return gone
+}
+
+// names gives the sorted names of the policies in force: those of the published set, or, when that cannot be read, those
+// that the libraries were rendered with. A document that somebody deleted must not let a publication drop everything.
+func names(have state, published *policy.Set) []string {
+	var all []string
+	if published != nil {
+		for i := range published.RateLimits {
+			all = append(all, published.RateLimits[i].Name)
+		}
+		return all
+	}
+	if have.loaded != nil {
+		all = library.PolicyNames(*have.loaded)
+	}
+	if have.library != nil {
+		if document, err := library.ParseDocument([]byte(*have.library)); err == nil {
+			all = append(all, library.PolicyNames(document.Text)...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

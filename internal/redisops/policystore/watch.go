@@ -3,11 +3,10 @@ package policystore
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,6 +32,8 @@ type WatchOptions struct {
 	MinBackoff, MaxBackoff time.Duration
 	// Logger gets one record per transition, from working to failing and back. Default slog.Default().
 	Logger *slog.Logger
+	// Refresh, when set, has the set read again by each value that is sent to it; who sends spaces them. Nil is never.
+	Refresh <-chan struct{}
 	// OnError, when set, is called with every failure, and with nil when reading and being told work again.
 	OnError func(error)
 }
@@ -53,12 +54,33 @@ func Watch(ctx context.Context, client redis.UniversalClient, options WatchOptio
 			break
 		}
 		w.listening.report(ctx, err)
-		select {
-		case <-time.After(w.backoff()):
-		case <-ctx.Done():
-		}
+		w.pause(ctx)
 	}
 	return nil
+}
+
+// pause waits before it is tried again to listen.
+func (w *watcher) pause(ctx context.Context) {
+	over := time.After(w.backoff())
+	for {
+		select {
+		case <-over:
+			return
+		case _, open := <-w.options.Refresh:
+			w.asked(ctx, open)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// asked reads the set because of a receive from Refresh.
+func (w *watcher) asked(ctx context.Context, open bool) {
+	if !open {
+		w.options.Refresh = nil // else it would be received from for ever
+		return
+	}
+	w.refresh(ctx)
 }
 
 func (o WatchOptions) withDefaults() WatchOptions {
@@ -131,17 +153,30 @@ func (w *watcher) listen(ctx context.Context) error {
 	w.listening.report(ctx, nil)
 	w.refresh(ctx)
 
-	pinged := false
-	for resync := w.nextResync(); ; {
-		message, err := pubsub.ReceiveTimeout(ctx, max(time.Until(resync), time.Millisecond))
-		var timeout net.Error
-		switch {
-		case err == nil:
+	ctx, cancel := context.WithCancel(ctx)
+	messages := make(chan received)
+	var receiving sync.WaitGroup
+	receiving.Go(func() { receive(ctx, pubsub, messages) })
+	defer receiving.Wait()
+	// Before the waiting: a blocking read ends with its connection.
+	defer func() { cancel(); _ = pubsub.Close() }()
+
+	resync := time.NewTimer(w.resyncPause())
+	defer resync.Stop()
+	for pinged := false; ; {
+		select {
+		case r := <-messages:
+			if r.err != nil {
+				return fmt.Errorf("listen on %s: %w", Channel, r.err)
+			}
 			pinged = false
-			if m, is := message.(*redis.Message); is && m.Payload != w.hash {
+			// The same set is announced again when its document was repaired.
+			if m, is := r.message.(*redis.Message); is && (m.Payload != w.hash || w.reading.failing) {
 				w.refresh(ctx)
 			}
-		case errors.As(err, &timeout) && timeout.Timeout() && ctx.Err() == nil:
+		case _, open := <-w.options.Refresh:
+			w.asked(ctx, open)
+		case <-resync.C:
 			// A connection that is dead without having been closed would keep silent for ever.
 			if pinged {
 				return fmt.Errorf("listen on %s: no answer to a ping within %v", Channel, w.options.Resync)
@@ -150,15 +185,37 @@ func (w *watcher) listen(ctx context.Context) error {
 			if err := pubsub.Ping(ctx); err != nil {
 				return fmt.Errorf("ping on the subscription to %s: %w", Channel, err)
 			}
-			pinged, resync = true, w.nextResync()
-		default:
-			return fmt.Errorf("listen on %s: %w", Channel, err)
+			pinged = true
+			resync.Reset(w.resyncPause())
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
-func (w *watcher) nextResync() time.Time {
-	return time.Now().Add(time.Duration(float64(w.options.Resync) * (1 - resyncJitter + 2*resyncJitter*rand.Float64())))
+// received is a message of a subscription, or why there will be no more.
+type received struct {
+	message any
+	err     error
+}
+
+// receive hands on what comes until the connection breaks, or ctx ends.
+func receive(ctx context.Context, pubsub *redis.PubSub, to chan<- received) {
+	for {
+		message, err := pubsub.ReceiveTimeout(ctx, 0)
+		select {
+		case to <- received{message, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (w *watcher) resyncPause() time.Duration {
+	return time.Duration(float64(w.options.Resync) * (1 - resyncJitter + 2*resyncJitter*rand.Float64()))
 }
 
 // backoff gives a pause between MinBackoff and a bound that doubles with every failure, up to MaxBackoff.

@@ -273,6 +273,62 @@ func TestWatcherWithoutTheRightToSubscribeStillReads(t *testing.T) {
 	w.wantSet(setOf(1, 2))
 }
 
+func TestWatcherReadsAgainWhenAskedTo(t *testing.T) {
+	server := redistest.Start(t)
+	client := newClient(t, server.Addr)
+	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	refresh := make(chan struct{})
+	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour, Refresh: refresh})
+	w.wantSet(setOf(1, 1))
+	for n := int64(2); n <= 4; n++ {
+		if err := client.Set(t.Context(), policystore.PoliciesKey, setOf(1, n).Marshal(), 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		refresh <- struct{}{}
+		w.wantSet(setOf(1, n))
+	}
+	refresh <- struct{}{}
+	close(refresh)
+	publish(t, client, policystore.Publication{Set: setOf(1, 5)})
+	w.wantSet(setOf(1, 5))
+	w.wantNoFurtherSet()
+}
+
+func TestWatcherThatMayNotListenReadsWhenAskedTo(t *testing.T) {
+	server := redistest.Start(t)
+	admin := newClient(t, server.Addr)
+	publish(t, admin, policystore.Publication{Set: setOf(1, 1)})
+	refresh := make(chan struct{})
+	w := watch(t, server.Addr, policystore.WatchOptions{Refresh: refresh})
+	w.wantSet(setOf(1, 1))
+	server.Kill()
+	w.wantError("outage", func(err error) bool { return err != nil })
+	for range 3 {
+		select {
+		case refresh <- struct{}{}:
+		case <-time.After(patience):
+			t.Fatal("nobody receives from Refresh while the server is away")
+		}
+	}
+}
+
+// The same set is announced again when its document was repaired.
+func TestRepairOfTheDocumentIsSeenAtOnce(t *testing.T) {
+	server := redistest.Start(t)
+	client := newClient(t, server.Addr)
+	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	refresh := make(chan struct{})
+	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour, Refresh: refresh})
+	w.wantSet(setOf(1, 1))
+	w.wantSubscribed(client)
+	server.Do("SET", policystore.PoliciesKey, "{")
+	refresh <- struct{}{}
+	w.wantError("damage", func(err error) bool { return err != nil && strings.Contains(err.Error(), "policy set") })
+	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	w.wantError("recovery", func(err error) bool { return err == nil })
+	w.wantNoFurtherSet()
+}
+
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
