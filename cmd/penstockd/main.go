@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -26,6 +28,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	// Whoever asks a second time does not want to wait.
 	context.AfterFunc(ctx, stop)
+	collectLessOften(os.LookupEnv)
 	os.Exit(run(ctx, os.Args[1:], os.LookupEnv, os.Stdout, os.Stderr))
 }
 
@@ -67,11 +70,45 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 	defer stop()
 	if cfg.policies != nil {
 		st.UseScripts()
-		eng.Use(cfg.policies)
+		followed.Go(func() {
+			waiting, enough := following, context.CancelFunc(func() {})
+			if allAllow(cfg.policies) {
+				// They have an answer without Redis as well. It gets a moment, so that the first decisions find a connection.
+				waiting, enough = context.WithTimeout(following, cfg.redis.DialTimeout)
+			}
+			defer enough()
+			st.Reach(waiting)
+			if following.Err() == nil {
+				eng.Use(cfg.policies)
+			}
+		})
 	} else {
 		followed.Go(func() { st.Follow(following, eng.Use) })
 	}
 	return svc.Run(ctx)
+}
+
+// gcPercent is how much the heap grows between two garbage collections, in percent of what lives.
+//
+// Little lives here, a few MB of policies and connections, and much is made and dropped with every request. Go's default
+// of 100 then collects many times a second under load: at 5,000 checks a second some 10 times and 2 % of the CPU time, against
+// twice and less than 1 % with 400. The price is memory: the heap reaches five times what lives in place of twice, there
+// 18 MB in place of 7, and tens of MB with many policies.
+const gcPercent = 400
+
+// collectLessOften sets gcPercent, unless somebody has set how Go collects.
+func collectLessOften(env func(string) (string, bool)) {
+	for _, name := range []string{"GOGC", "GOMEMLIMIT"} {
+		if value, set := env(name); set && value != "" {
+			return
+		}
+	}
+	debug.SetGCPercent(gcPercent)
+}
+
+// allAllow tells whether no policy of the set denies for want of Redis.
+func allAllow(set *policy.Set) bool {
+	return !slices.ContainsFunc(set.RateLimits, func(r policy.RateLimit) bool { return r.OnStoreFailure != policy.FailureAllow })
 }
 
 // clientLog takes what go-redis would print by itself. It is for debugging: what matters comes as an error, too, and is

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +87,16 @@ func (p *process) line(t *testing.T, message string) map[string]any {
 	}
 }
 
+// silence wants no log line for so long.
+func (p *process) silence(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case line := <-p.lines:
+		t.Errorf("%v, want no line within %v", line, d)
+	case <-time.After(d):
+	}
+}
+
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	response, err := http.Get(url)
@@ -135,17 +146,75 @@ func TestTheProcessStartsWithoutRedisServesAndEndsOnSIGTERM(t *testing.T) {
 	}
 }
 
+func setOfOne(onStoreFailure string) *policy.Set {
+	return policy.NewSet([]policy.RateLimit{policy.RateLimit{
+		Name: "shop/one", Domain: "shop", OnStoreFailure: onStoreFailure,
+		Limits: []policy.Limit{{Name: "default", Algorithm: policy.FixedWindow, Requests: 1, WindowMs: 3_600_000}},
+	}.Sealed()})
+}
+
 func publish(t *testing.T, server *redistest.Server) {
 	t.Helper()
 	_, err := policystore.Publish(t.Context(), server.ClientWith(&redis.Options{Password: "secret"}), policystore.Publication{
-		Owner: "test/shop/store", Mode: library.ModeFunctions,
-		Set: policy.NewSet([]policy.RateLimit{policy.RateLimit{
-			Name: "shop/one", Domain: "shop", OnStoreFailure: policy.FailureDeny,
-			Limits: []policy.Limit{{Name: "default", Algorithm: policy.FixedWindow, Requests: 1, WindowMs: 3_600_000}},
-		}.Sealed()}),
+		Owner: "test/shop/store", Mode: library.ModeFunctions, Set: setOfOne(policy.FailureDeny),
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestWithPoliciesOfAFileItIsReadyWithoutRedisOnlyIfTheyAllAllow(t *testing.T) {
+	for name, test := range map[string]struct {
+		onStoreFailure string
+		want           int
+	}{
+		"Allow": {policy.FailureAllow, http.StatusOK},
+		"Deny":  {policy.FailureDeny, http.StatusServiceUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			server.Kill()
+			p := startProcess(t, "--redis", "redis://"+server.Addr, "--command-timeout", "1s", "--dial-timeout", "50ms",
+				"--policies", write(t, "set.json", string(setOfOne(test.onStoreFailure).Marshal())))
+			base := "http://" + p.line(t, "listening")["http"].(string)
+			p.line(t, "cannot reach redis; trying on")
+			if test.want == http.StatusOK {
+				p.line(t, "ready")
+			} else {
+				p.silence(t, 10*50*time.Millisecond)
+			}
+			if code, body := get(t, base+"/readyz"); code != test.want {
+				t.Errorf("readiness without Redis: %d %q, want %d", code, body, test.want)
+			}
+			server.Run()
+			if test.want != http.StatusOK {
+				p.line(t, "ready")
+			}
+			if code, body := get(t, base+"/readyz"); code != http.StatusOK {
+				t.Errorf("readiness with Redis: %d %q, want 200", code, body)
+			}
+		})
+	}
+}
+
+func TestGarbageIsCollectedLessOftenUnlessSomebodySaysHowOften(t *testing.T) {
+	for name, test := range map[string]struct {
+		env  map[string]string
+		want int
+	}{
+		"nothing is set":    {nil, gcPercent},
+		"GOGC is set":       {map[string]string{"GOGC": "150"}, 150},
+		"GOMEMLIMIT is set": {map[string]string{"GOMEMLIMIT": "64MiB"}, 150},
+		"both are empty":    {map[string]string{"GOGC": "", "GOMEMLIMIT": ""}, gcPercent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := debug.SetGCPercent(150)
+			defer debug.SetGCPercent(before)
+			collectLessOften(environment(test.env))
+			if got := debug.SetGCPercent(150); got != test.want {
+				t.Errorf("%d %%, want %d", got, test.want)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
@@ -22,6 +23,10 @@ func newInstant() *instant {
 
 func (s *instant) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
 	return s.rows[:len(charges)], nil
+}
+
+func (s *instant) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
 }
 
 func benchEngine(tb testing.TB) *Engine {

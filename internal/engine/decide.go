@@ -20,11 +20,12 @@ type Result struct {
 }
 
 // Decide decides a request of descriptors: for each the most specific policies on its tuple of keys apply, equal ones
-// together. The policies of the domain without descriptors apply once to the whole request; they are charged the cost of
-// the first descriptor, and reported with it. All budgets are charged by one call of Redis, or none.
+// together. The policies of the domain without descriptors apply once to the whole request; they are charged the largest
+// cost of its descriptors, and reported with the first. All budgets are charged by one call of Redis, or none.
 //
-// It fails with ErrNoSet, with ErrConfiguration, or with the error of a context whose caller has gone. What else keeps
-// Redis from answering is no error: each policy's onStoreFailure decides, and its verdict is Degraded.
+// It fails with ErrNoSet, *ValueTooLongError, ErrConfiguration, or with the error of a context whose caller has
+// gone. What else keeps Redis from answering is no error: each policy's onStoreFailure decides, and its verdict is
+// Degraded.
 func (e *Engine) Decide(ctx context.Context, door Door, r *Request) (Result, error) {
 	start := e.now()
 	t := e.current.Load()
@@ -44,13 +45,18 @@ func (e *Engine) Decide(ctx context.Context, door Door, r *Request) (Result, err
 
 // match finds the charges of all descriptors.
 func (r *Request) match(d *domain) {
+	if len(d.whole) > 0 && len(r.descriptors) > 0 {
+		// The whole request costs as much as its dearest part, however its parts are ordered.
+		var cost int64
+		for i := range r.descriptors {
+			cost = max(cost, r.descriptors[i].cost)
+		}
+		for _, c := range d.whole {
+			r.target(0, c, nil, cost)
+		}
+	}
 	for i := range r.descriptors {
 		at := &r.descriptors[i]
-		if i == 0 {
-			for _, c := range d.whole {
-				r.target(0, c, nil, at.cost)
-			}
-		}
 		tuple := r.entries[at.from:at.to]
 		r.matched = d.match(r.matched[:0], tuple)
 		for _, c := range r.matched {
@@ -104,7 +110,11 @@ func (r *Request) attributes(descriptors []policy.Descriptor, lookup func(key st
 // finish asks Redis for the charges of the request and makes the verdicts.
 func (e *Engine) finish(ctx context.Context, door Door, r *Request, start time.Time) (Result, error) {
 	if len(r.charges) > 0 {
-		if err := e.ask(ctx, r); err != nil {
+		err := r.checkValues()
+		if err == nil {
+			err = e.ask(ctx, r)
+		}
+		if err != nil {
 			for i := range r.answers {
 				e.metrics.count(r.answers[i].policy, door, outcomeError)
 			}

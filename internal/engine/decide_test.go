@@ -32,7 +32,7 @@ func TestAllBudgetsOfARequestAreAskedForInOneCall(t *testing.T) {
 		cost                int64
 	}
 	want := []charge{
-		{"shop/whole", redisops.CounterKey("shop/whole", nil), "", 3},
+		{"shop/whole", redisops.CounterKey("shop/whole", nil), "", 5},
 		{"shop/user", redisops.CounterKey("shop/user", []redisops.Entry{{Key: "user", Value: "bob"}}), "bob", 3},
 		{"shop/path", redisops.CounterKey("shop/path", []redisops.Entry{{Key: "path", Value: "/api/x"}, {Key: "method", Value: "GET"}}), "/api/x GET", 5},
 	}
@@ -42,6 +42,82 @@ func TestAllBudgetsOfARequestAreAskedForInOneCall(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("charged\n%v, want\n%v", got, want)
+	}
+}
+
+func TestAPolicyOfTheWholeRequestIsChargedTheLargestCost(t *testing.T) {
+	for name, test := range map[string]struct {
+		costs []int64
+		want  int64
+	}{
+		"the first is the largest": {[]int64{7, 1}, 7},
+		"the last is the largest":  {[]int64{0, 1, 7}, 7},
+		"one only looks":           {[]int64{0, 2}, 2},
+		"all only look":            {[]int64{0, 0}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, rateLimit("whole"))
+			r := NewRequest("shop")
+			for _, cost := range test.costs {
+				r.Descriptor(cost)
+				r.Entry("nobody", "cares")
+			}
+			defer r.Release()
+			if _, err := w.Decide(t.Context(), DoorRLS, r); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.store.calls[0]; len(got) != 1 || got[0].Cost != test.want {
+				t.Errorf("charged %+v, want once %d", got, test.want)
+			}
+		})
+	}
+}
+
+func TestAValueThatRedisWouldRefuseIsTheRequestsError(t *testing.T) {
+	full, long := strings.Repeat("x", 256), strings.Repeat("x", 257)
+	for name, test := range map[string]struct {
+		user string
+		// policies are what applies, or would.
+		policies []policy.RateLimit
+		want     string
+	}{
+		"at the bound":                     {full, []policy.RateLimit{rateLimit("p", "user", "")}, ""},
+		"a byte more":                      {long, []policy.RateLimit{rateLimit("p", "user", "")}, "user: 257 bytes, want at most 256"},
+		"a byte more, with a wildcard":     {long, []policy.RateLimit{rateLimit("p", "user", "x*")}, "user: 257 bytes, want at most 256"},
+		"a byte more, where nothing fits":  {long, []policy.RateLimit{rateLimit("p", "user", "y*")}, ""},
+		"a byte more, of a descriptorless": {long, []policy.RateLimit{rateLimit("p")}, ""},
+	} {
+		for via, decide := range map[string]func(*world) error{
+			"descriptors": func(w *world) error {
+				_, err := w.Decide(t.Context(), DoorRLS, request("shop", tuple{"other", "x"}, tuple{"user", test.user}))
+				return err
+			},
+			"attributes": func(w *world) error {
+				_, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/p", func(string) (string, bool) { return test.user, true }, 1)
+				return err
+			},
+		} {
+			t.Run(name+", by "+via, func(t *testing.T) {
+				w := newWorld(t, test.policies...)
+				err := decide(w)
+				if test.want == "" {
+					if err != nil {
+						t.Errorf("%v, want a decision", err)
+					}
+					return
+				}
+				var tooLong *ValueTooLongError
+				if !errors.As(err, &tooLong) || err.Error() != test.want {
+					t.Errorf("%v, want %s", err, test.want)
+				}
+				if len(w.store.calls) != 0 || w.value(t, "penstock_degraded") != 0 || w.rereads != 0 || w.log.Len() != 0 {
+					t.Errorf("%d calls, %d rereads, log %q; want none, and Redis not suspected", len(w.store.calls), w.rereads, w.log)
+				}
+				if series := w.series(t, "penstock_decisions_total"); len(series) != 1 {
+					t.Errorf("decisions counted %v, want one error", series)
+				}
+			})
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,9 @@ type Limiter interface {
 	// Decide decides and charges all charges as one step, or none of them, and gives a row for each. It must not keep
 	// the charges after it returned: the engine uses their memory again.
 	Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error)
+	// Within gives the context for calling Decide again in the place of a call that began at start: all of them together
+	// take no longer than one may.
+	Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc)
 }
 
 // Errors of decisions. A denial is none.
@@ -30,6 +34,23 @@ var (
 	// outage, since an outage may allow.
 	ErrConfiguration = errors.New("redis refuses the credentials or rights of penstockd; check its user, password and ACL")
 )
+
+// MaxValueBytes is how long the value of a descriptor may be.
+const MaxValueBytes = 256
+
+// ValueTooLongError tells that a request has a value of more than MaxValueBytes for a policy that applies to it. Nothing
+// was charged.
+type ValueTooLongError struct {
+	// Key is the descriptor's key, as the policy has it.
+	Key string
+	// Bytes is how long the value is.
+	Bytes int
+}
+
+// Error names the key and the bound, and never the value, which may be secret.
+func (e *ValueTooLongError) Error() string {
+	return fmt.Sprintf("%s: %d bytes, want at most %d", e.Key, e.Bytes, MaxValueBytes)
+}
 
 // Options of an Engine.
 type Options struct {
@@ -59,6 +80,7 @@ type Engine struct {
 
 	outage        transition
 	configuration transition
+	mismatch      transition
 }
 
 // New makes an engine without a policy set: until Use is called, decisions fail with ErrNoSet.

@@ -50,6 +50,10 @@ func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, 
 	return rows, nil
 }
 
+func (s *store) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, time.Hour)
+}
+
 // lastPolicies are the names of the policies that the last call charged, sorted.
 func (s *store) lastPolicies() []string {
 	var names []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -17,9 +18,10 @@ import (
 func (e *Engine) ask(ctx context.Context, r *Request) error {
 	pending := r.charges
 	var indices []int // of pending in r.charges; nil while they are the same
-	for {
-		start := e.now()
-		rows, err := e.limiter.Decide(ctx, pending)
+	begin := e.now()
+	waiting, cancel := ctx, context.CancelFunc(nil)
+	for start := begin; ; start = e.now() {
+		rows, err := e.limiter.Decide(waiting, pending)
 		now := e.now()
 		e.metrics.redis.Observe(now.Sub(start).Seconds())
 		if err == nil && len(rows) != len(pending) {
@@ -30,16 +32,14 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 			for i := range rows {
 				a := &r.answers[original(indices, i)]
 				a.state, a.row = stateDecided, rows[i]
-				if a.policy.wrongType.succeeded(now) {
-					e.log.Info("policy counts again: its keys hold what they should", "policy", a.policy.policy.Name)
-				}
+				a.policy.succeeded(now, e.log)
 			}
 			return nil
 		}
 
 		out, state := e.culprit(err, pending, r, indices, now)
 		if out < 0 {
-			return e.failed(ctx, err, r, indices, len(pending), now)
+			return e.failed(ctx, err, r, indices, len(pending), begin, now)
 		}
 		a := &r.answers[original(indices, out)]
 		a.state = state
@@ -52,6 +52,11 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 		}
 		if len(pending) == 0 {
 			return nil
+		}
+		if cancel == nil {
+			// However many calls it takes, the caller waits as long as for one.
+			waiting, cancel = e.limiter.Within(ctx, begin)
+			defer cancel()
 		}
 	}
 }
@@ -87,7 +92,7 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 			}
 			e.metrics.storeErrors.WithLabelValues("wrong_type").Inc()
 			c := r.answers[original(indices, i)].policy
-			if c.wrongType.failed(now) {
+			if c.trouble.wrongType.failed(now) {
 				e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
 					"policy", c.policy.Name, "key", wrongType.Key, "onStoreFailure", c.policy.OnStoreFailure)
 			}
@@ -99,12 +104,8 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 				continue
 			}
 			e.metrics.storeErrors.WithLabelValues("no_policy").Inc()
-			c := r.answers[original(indices, i)].policy
-			if c.gone.CompareAndSwap(false, true) {
-				e.log.Warn("redis does not know the policy any more; deciding without it, and reading the set again", "policy", c.policy.Name)
-			}
 			e.reread()
-			return i, stateGone
+			return i, r.answers[original(indices, i)].policy.absent(now, e.log)
 		}
 	}
 	return -1, stateAsked
@@ -136,33 +137,102 @@ func nameByte(b byte) bool {
 	return 'a' <= b && b <= 'z' || '0' <= b && b <= '9' || b == '-' || b == '.' || b == '/'
 }
 
+// absent notes that Redis does not serve the policy, and tells what becomes of the decision. At first the policy counts as
+// deleted in a set that is newer than ours, and is left out. If it is still in ours when the set has been read again, the
+// store contradicts itself (a library of another set, or one that was not loaded), which is a failure like others: or a
+// limit would be off for as long as nobody looks.
+func (c *compiled) absent(now time.Time, log *slog.Logger) state {
+	begins, lasts := c.trouble.absent.failed(now)
+	if begins {
+		log.Warn("redis does not know the policy any more; deciding without it until the set is read again", "policy", c.policy.Name)
+	}
+	if !lasts {
+		return stateGone
+	}
+	if c.trouble.absent.lasting.CompareAndSwap(false, true) {
+		log.Error("redis does not serve the policy, though the published set has it; its onStoreFailure decides. Check the RedisStore's conditions and the function library penstock",
+			"policy", c.policy.Name, "onStoreFailure", c.policy.OnStoreFailure)
+	}
+	return stateFailed
+}
+
+// succeeded notes that Redis decided by the policy.
+func (c *compiled) succeeded(now time.Time, log *slog.Logger) {
+	if c.trouble.wrongType.succeeded(now) {
+		log.Info("policy counts again: its keys hold what they should", "policy", c.policy.Name)
+	}
+	if c.trouble.absent.succeeded(now) {
+		log.Info("redis serves the policy again", "policy", c.policy.Name)
+	}
+}
+
+// hurried tells whether a timeout is the caller's own, who left Redis less time than a decision has by default, which a
+// Redis in order may need. It says nothing about Redis then.
+func hurried(ctx context.Context, err error, took time.Duration) bool {
+	deadline, has := ctx.Deadline()
+	if !has || !errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	left := time.Until(deadline) - redisops.AnswerMargin
+	return left <= 0 && left+took < redisops.DefaultCommandTimeout
+}
+
 // failed ends a decision for which Redis gave no rows: an error for those of the configuration and for a caller that has
 // gone, else onStoreFailure of each policy that is not answered yet.
-func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []int, pending int, now time.Time) error {
+func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []int, pending int, begin, now time.Time) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// Nobody waits any more, and it says nothing about Redis.
 		return fmt.Errorf("the caller has gone: %w", context.Canceled)
+	}
+	if hurried(ctx, err, now.Sub(begin)) {
+		e.metrics.storeErrors.WithLabelValues("caller_deadline").Inc()
+		r.fail(indices, pending)
+		return nil
 	}
 	class := redisops.Classify(err)
 	e.metrics.storeErrors.WithLabelValues(strings.ReplaceAll(class.String(), " ", "_")).Inc()
 	if class == redisops.Configuration {
 		if e.configuration.failed(now) {
-			e.log.Error("redis refuses penstockd; decisions fail until its user, password or ACL is mended", "error", err.Error())
+			e.log.Error("redis refuses penstockd; decisions fail until its user, password or ACL is mended", "error", withoutArguments(err))
 		}
 		return fmt.Errorf("%w: %w", ErrConfiguration, err)
 	}
 	if class == redisops.Policy {
-		// What Redis refuses in a request of ours, it has another version of.
+		if e.mismatch.failed(now) {
+			e.log.Error("redis serves another version of a policy than the one in force here; its onStoreFailure decides, and the set is read again", "refusal", refusal(err))
+		}
+		// A caller cannot bring this about: values that Redis would refuse have been refused here.
 		e.reread()
+		r.fail(indices, pending)
+		return nil
 	}
 	if e.outage.failed(now) {
 		e.metrics.degraded.Set(1)
 		e.log.Warn("redis does not answer; the onStoreFailure of each policy decides", "error", err.Error())
 	}
+	r.fail(indices, pending)
+	return nil
+}
+
+// fail leaves what is not answered yet to the onStoreFailure of each policy.
+func (r *Request) fail(indices []int, pending int) {
 	for i := range pending {
 		r.answers[original(indices, i)].state = stateFailed
 	}
-	return nil
+}
+
+// refusal is the code of what a function refused. What stands behind it may be a value of the request.
+func refusal(err error) string {
+	text := err.Error()
+	code, _, _ := strings.Cut(text[max(0, strings.Index(text, "PENSTOCK_")):], " ")
+	return code
+}
+
+// withoutArguments is the error without the arguments of a command that Redis does not know, which it repeats: they are
+// values of the request.
+func withoutArguments(err error) string {
+	text, _, _ := strings.Cut(err.Error(), ", with args beginning with")
+	return text
 }
 
 // succeeded notes an answer of Redis.
@@ -173,5 +243,8 @@ func (e *Engine) succeeded(now time.Time) {
 	}
 	if e.configuration.succeeded(now) {
 		e.log.Info("redis accepts penstockd again")
+	}
+	if e.mismatch.succeeded(now) {
+		e.log.Info("redis takes all charges again")
 	}
 }

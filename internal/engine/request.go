@@ -50,7 +50,7 @@ const (
 	stateAsked state = iota
 	stateDecided
 	stateFailed
-	// stateGone: Redis does not know the policy, so it was deleted.
+	// stateGone: Redis does not know the policy, so it was deleted; see grace.
 	stateGone
 )
 
@@ -91,8 +91,22 @@ func (r *Request) Release() {
 	requests.Put(r)
 }
 
-// target lets the policy apply to the descriptor at that index, with the entries as subject. Where two descriptors are the same subject of the same policy, they spend by one charge of their costs together: decided side by
-// side, each would find room that only one of them can have.
+// checkValues refuses a value that Redis would: what Redis refuses cannot be limited. Of policies that do not apply, the
+// values do not matter.
+func (r *Request) checkValues() error {
+	for i := range r.charges {
+		for j, value := range r.charges[i].Values {
+			if len(value) > MaxValueBytes {
+				return &ValueTooLongError{Key: r.charges[i].Policy.Descriptors[j].Key, Bytes: len(value)}
+			}
+		}
+	}
+	return nil
+}
+
+// target lets the policy apply to the descriptor at that index, with the entries as subject. Where two descriptors are
+// the same subject of the same policy, they spend by one charge of their costs together: decided side by side, each would
+// find room that only one of them can have.
 func (r *Request) target(at int, c *compiled, subject []redisops.Entry, cost int64) {
 	key := redisops.CounterKey(c.policy.Name, subject)
 	for i := range r.charges {

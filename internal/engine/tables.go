@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
@@ -39,10 +38,16 @@ type compiled struct {
 	patterns []pattern
 	bindings []binding
 	counters counters
+	// trouble is the same one in every set that has a policy of the name, one after the other.
+	trouble *trouble
+}
+
+// trouble is what is wrong with one policy in Redis.
+type trouble struct {
 	// wrongType is whether a key of the policy holds something that is not ours.
 	wrongType transition
-	// gone is whether Redis once did not know the policy, while this set was in force.
-	gone atomic.Bool
+	// absent is whether Redis does not serve the policy.
+	absent absence
 }
 
 // binding is a limit with the name that it is reported by.
@@ -51,7 +56,7 @@ type binding struct {
 	name  string
 }
 
-// compile arranges the set. What a policy carries from one set to the next (metric handles, transitions) is taken over
+// compile arranges the set. What a policy carries from one set to the next (metric handles, its trouble) is taken over
 // from old, which may be nil.
 func compile(set *policy.Set, old *tables) *tables {
 	t := &tables{set: set, names: make(map[string]*compiled, len(set.RateLimits)), domains: map[string]*domain{}}
@@ -61,6 +66,7 @@ func compile(set *policy.Set, old *tables) *tables {
 		if old != nil {
 			if before := old.names[rl.Name]; before != nil {
 				c.counters.takeOver(&before.counters)
+				c.trouble = before.trouble
 			}
 		}
 		t.names[rl.Name] = c
@@ -81,7 +87,7 @@ func compile(set *policy.Set, old *tables) *tables {
 }
 
 func compilePolicy(rl *policy.RateLimit) *compiled {
-	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), bindings: make([]binding, len(rl.Limits))}
+	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), bindings: make([]binding, len(rl.Limits)), trouble: &trouble{}}
 	for i, descriptor := range rl.Descriptors {
 		c.patterns[i] = compilePattern(descriptor.Value)
 	}

@@ -29,3 +29,37 @@ func (t *transition) succeeded(now time.Time) bool {
 	}
 	return t.troubled.CompareAndSwap(true, false)
 }
+
+// grace is how long a policy that Redis does not serve may be left out of decisions, until the set is read again: it is
+// asked for at once, at most a second after the time before (see service/store), and answered soon after.
+const grace = 2 * time.Second
+
+// absence tells for how long Redis has not served a policy of the set in force. Its zero value is: it serves it. While it
+// does, asking costs one load.
+type absence struct {
+	// began and last are the first and the latest time that Redis did not know the policy, in nanoseconds since 1970; 0 is
+	// never.
+	began, last atomic.Int64
+	lasting     atomic.Bool
+}
+
+// failed notes that Redis does not know the policy. It tells whether that is new, and whether it lasts: then the set was
+// read again since and still has the policy, or it cannot be read.
+func (a *absence) failed(now time.Time) (begins, lasts bool) {
+	at := now.UnixNano()
+	a.last.Store(at)
+	begins = a.began.CompareAndSwap(0, at)
+	began := a.began.Load()
+	return begins, began != 0 && at-began >= int64(grace)
+}
+
+// succeeded notes that Redis decided by the policy, and tells whether that ends an absence. As in a transition, all must
+// have gone well for a while: of two servers that take turns, one that has the policy does not excuse the other.
+func (a *absence) succeeded(now time.Time) bool {
+	began := a.began.Load()
+	if began == 0 || now.UnixNano()-a.last.Load() < int64(hold) || !a.began.CompareAndSwap(began, 0) {
+		return false
+	}
+	a.lasting.Store(false)
+	return true
+}

@@ -35,6 +35,10 @@ func (s store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, e
 	return s.decide(charges)
 }
 
+func (s store) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
+}
+
 func allowAll(charges []limit.Charge) ([]limit.Row, error) {
 	rows := make([]limit.Row, len(charges))
 	for i := range rows {

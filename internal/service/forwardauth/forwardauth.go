@@ -11,8 +11,9 @@
 //	host            the Host header in lower case, without port
 //	header.<name>   a header, its name in lower case; several of one name are joined by ", "
 //
-// It answers 200 or, on a denial, 429 with a body of application/problem+json. A policy of which an attribute is missing, or does not fit
-// its pattern, does not apply: 200, nothing charged.
+// It answers 200 or, on a denial, 429 with a body of application/problem+json. A policy of which an attribute is missing,
+// or does not fit its pattern, does not apply: 200, nothing charged. An attribute of more than 256 bytes that a policy
+// applies to is refused: 400.
 //
 // Headers, each an integer:
 //
@@ -84,7 +85,10 @@ func split(path string) (name, rest string, ok bool) {
 }
 
 func failure(err error) problem {
+	var tooLong *engine.ValueTooLongError
 	switch {
+	case errors.As(err, &tooLong):
+		return problem{Status: http.StatusBadRequest, Detail: "attribute " + tooLong.Error()}
 	case errors.Is(err, engine.ErrUnknownPolicy):
 		return problem{Status: http.StatusNotFound, Detail: "no RateLimit of that namespace and name is in force; check the path /auth/<namespace>/<policy> and the RateLimit's Ready condition"}
 	case errors.Is(err, engine.ErrNoSet):

@@ -117,6 +117,12 @@ Content-Type: application/problem+json
 Content-Type: application/problem+json
 {"title":"Internal Server Error","status":500,"detail":"redis refuses the credentials or rights of penstockd; check its user, password and ACL"}`,
 		},
+		"a long attribute": {
+			door{err: &engine.ValueTooLongError{Key: "header.x-api-key", Bytes: 257}},
+			`400 Bad Request
+Content-Type: application/problem+json
+{"title":"Bad Request","status":400,"detail":"attribute header.x-api-key: 257 bytes, want at most 256"}`,
+		},
 		"something else": {
 			door{err: errors.New("secret of the inside")},
 			`500 Internal Server Error

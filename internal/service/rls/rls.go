@@ -39,8 +39,8 @@ func New(eng Engine) *Server { return &Server{engine: eng} }
 // ShouldRateLimit answers with one status for each descriptor, in order.
 //
 // Errors: InvalidArgument names what is wrong with the request and the bound; Unimplemented is a feature that is not
-// there yet; Unavailable: no policy set is loaded; Internal: Redis refuses the credentials or rights of penstockd, which
-// is no outage that could allow; Canceled: the caller has gone.
+// there yet; Unavailable: no policy set is loaded; Internal: Redis refuses the credentials or rights of penstockd, or the
+// charges, which is no outage that could allow; Canceled: the caller has gone.
 func (s *Server) ShouldRateLimit(ctx context.Context, request *ratelimitv3.RateLimitRequest) (*ratelimitv3.RateLimitResponse, error) {
 	if err := validate(request); err != nil {
 		return nil, err
@@ -66,7 +66,10 @@ func (s *Server) ShouldRateLimit(ctx context.Context, request *ratelimitv3.RateL
 }
 
 func asStatus(err error) error {
+	var tooLong *engine.ValueTooLongError
 	switch {
+	case errors.As(err, &tooLong):
+		return status.Error(codes.InvalidArgument, "the value of "+tooLong.Error())
 	case errors.Is(err, engine.ErrNoSet):
 		return status.Error(codes.Unavailable, engine.ErrNoSet.Error())
 	case errors.Is(err, engine.ErrConfiguration):

@@ -1,6 +1,7 @@
 package rls
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -42,6 +44,10 @@ func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, 
 		rows = append(rows, s.rows[c.Policy.Name])
 	}
 	return rows, nil
+}
+
+func (s *store) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
+	return context.WithCancel(ctx)
 }
 
 func policyOf(name, key string, l policy.Limit) policy.RateLimit {
@@ -243,10 +249,10 @@ func TestADegradedAnswerSaysSoAndInventsNoFigures(t *testing.T) {
 	}
 }
 
-type refused struct{}
+type refused string
 
-func (refused) Error() string { return "NOPERM this user has no permissions" }
-func (refused) RedisError()   {}
+func (r refused) Error() string { return string(r) }
+func (refused) RedisError()     {}
 
 func TestWhatIsNoDecisionIsAnError(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -255,7 +261,7 @@ func TestWhatIsNoDecisionIsAnError(t *testing.T) {
 		want     codes.Code
 	}{
 		"no policy set":    {nil, nil, codes.Unavailable},
-		"redis refuses us": {[]policy.RateLimit{policyOf("user", "user", perMinute)}, refused{}, codes.Internal},
+		"redis refuses us": {[]policy.RateLimit{policyOf("user", "user", perMinute)}, refused("NOPERM this user has no permissions"), codes.Internal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := dial(t, &store{err: test.err}, test.policies...).ShouldRateLimit(t.Context(), request(descriptor("user", "bob")))
@@ -323,6 +329,52 @@ func TestARequestAtTheBoundsIsDecided(t *testing.T) {
 	}
 	if got, err := dial(t, &store{}, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), r); err != nil || len(got.GetStatuses()) != 16 {
 		t.Errorf("%v, %v; want 16 statuses", got, err)
+	}
+}
+
+// nested is an unknown field that holds itself to that depth: as messages, which are bytes to whoever does not know them,
+// or as groups, which have to be gone through to find their end.
+func nested(depth int, groups bool) []byte {
+	const number = 1000
+	if groups {
+		begin, end := protowire.AppendTag(nil, number, protowire.StartGroupType), protowire.AppendTag(nil, number, protowire.EndGroupType)
+		return append(bytes.Repeat(begin, depth), bytes.Repeat(end, depth)...)
+	}
+	var field []byte
+	for range depth {
+		field = protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), field)
+	}
+	return field
+}
+
+// Faults 44 and 53. The request's own messages do not nest, so depth can only be in what this version does not know.
+func TestUnknownFieldsAreIgnoredAndEndlessNestingIsRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		unknown []byte
+		want    codes.Code
+	}{
+		"a number":         {protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 7), codes.OK},
+		"1,000 messages":   {nested(1000, false), codes.OK},
+		"100 groups":       {nested(100, true), codes.OK},
+		"100,000 groups":   {nested(100_000, true), codes.Internal}, // so gRPC calls what cannot be decoded
+		"an endless group": {bytes.Repeat(protowire.AppendTag(nil, 1000, protowire.StartGroupType), 50), codes.Internal},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &store{rows: map[string]limit.Row{"shop/user": {Allowed: true, Limit: 100, Remaining: 99, LimitName: "default"}}}
+			client := dial(t, st, policyOf("user", "user", perMinute))
+			r := request(descriptor("user", "bob"))
+			r.ProtoReflect().SetUnknown(test.unknown)
+			got, err := client.ShouldRateLimit(t.Context(), r)
+			if status.Code(err) != test.want || err == nil && got.GetStatuses()[0].GetLimitRemaining() != 99 {
+				t.Errorf("%v, %v; want %v", got, err, test.want)
+			}
+			if asked := len(st.costs) > 0; asked != (test.want == codes.OK) {
+				t.Errorf("redis was asked: %v", asked)
+			}
+			if _, err := client.ShouldRateLimit(t.Context(), request(descriptor("user", "bob"))); err != nil {
+				t.Errorf("the next request: %v", err)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -24,7 +25,7 @@ import (
 // request read the set.
 const rereadPause = time.Second
 
-// Store is one RedisStore. Decide, Reread and Why may be called concurrently.
+// Store is one RedisStore. Decide, Reread and Why may be called concurrently; Reach and Follow one after the other.
 type Store struct {
 	cfg    redisops.Config
 	client redis.UniversalClient
@@ -34,8 +35,9 @@ type Store struct {
 	limiter atomic.Pointer[limit.Limiter]
 	reread  chan struct{}
 
-	mu  sync.Mutex
-	why error
+	mu      sync.Mutex
+	why     error
+	refused bool // why is of class Configuration, and was logged
 }
 
 // Open makes a store. It opens no connection: the server may be away. Close ends it.
@@ -55,9 +57,33 @@ func (s *Store) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row
 	return limiter.Decide(ctx, charges)
 }
 
+// Within bounds a second Decide as limit.Limiter does.
+func (s *Store) Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc) {
+	return s.caller.Within(ctx, start)
+}
+
 // UseScripts decides by scripts, which get the policy with each call: for policies that nobody has published.
 func (s *Store) UseScripts() {
 	s.limiter.Store(limit.New(s.caller, s.client, library.ModeScripts))
+}
+
+// Reach waits until the server answers a ping and connections stand for the first decisions, and tells whether it
+// answered before the context ended.
+func (s *Store) Reach(ctx context.Context) bool {
+	return s.try(ctx, func() error {
+		if err := s.client.Ping(ctx).Err(); err != nil && !redis.IsPermissionError(err) { // who may not PING may decide
+			return err
+		}
+		return nil
+	})
+}
+
+// warm waits for the connections that a growing load will need. A server that answers and lets nobody open as many is
+// used all the same.
+func (s *Store) warm(ctx context.Context) {
+	if err := s.caller.Warm(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot open all connections to redis ahead; the first decisions may be late", "error", err.Error())
+	}
 }
 
 // Follow finds out how the server decides, and then gives every published policy set to use, from one goroutine at a
@@ -67,27 +93,43 @@ func (s *Store) Follow(ctx context.Context, use func(*policy.Set)) {
 	if !s.probe(ctx) {
 		return
 	}
-	for ctx.Err() == nil {
-		s.watch(ctx, use)
-	}
+	refresh := make(chan struct{})
+	var pacing sync.WaitGroup
+	defer pacing.Wait()
+	pacing.Go(func() { s.pace(ctx, refresh) })
+	_ = policystore.Watch(ctx, s.client, policystore.WatchOptions{
+		MinBackoff: s.cfg.MinBackoff, MaxBackoff: s.cfg.MaxBackoff, Logger: s.log, OnError: s.note, Refresh: refresh,
+	}, use)
 }
 
 // probe tells whether it came to a result before the context ended.
 func (s *Store) probe(ctx context.Context) bool {
-	bound := s.cfg.MinBackoff
-	for first := true; ; first = false {
+	return s.try(ctx, func() error {
 		capabilities, err := library.Probe(ctx, s.client)
 		if err == nil {
 			s.limiter.Store(limit.New(s.caller, s.client, capabilities.Mode()))
 			s.log.Info("reached redis", "mode", capabilities.Mode().String())
-			s.setWhy(nil)
+		}
+		return err
+	})
+}
+
+// try tries until it succeeds, and tells whether it did before the context ended.
+func (s *Store) try(ctx context.Context, attempt func() error) bool {
+	bound := s.cfg.MinBackoff
+	for logged := false; ; {
+		err := attempt()
+		if err == nil {
+			s.note(nil)
+			s.warm(ctx)
 			return true
 		}
 		if ctx.Err() != nil {
 			return false
 		}
-		s.setWhy(err)
-		if first {
+		s.note(err)
+		if !logged && redisops.Classify(err) != redisops.Configuration {
+			logged = true
 			s.log.Warn("cannot reach redis; trying on", "error", err.Error())
 		}
 		select {
@@ -99,26 +141,25 @@ func (s *Store) probe(ctx context.Context) bool {
 	}
 }
 
-// watch follows the policies until the context ends, or until somebody wants them read anew: beginning again is reading
-// them, without two readers of which the slower could bring an older set back.
-func (s *Store) watch(ctx context.Context, use func(*policy.Set)) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	go func() {
+// pace passes on the wishes to read the policies again, of which many may come at once.
+func (s *Store) pace(ctx context.Context, refresh chan<- struct{}) {
+	for {
+		select {
+		case <-s.reread:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case refresh <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
 		select {
 		case <-time.After(rereadPause):
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case <-s.reread:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	_ = policystore.Watch(ctx, s.client, policystore.WatchOptions{
-		MinBackoff: s.cfg.MinBackoff, MaxBackoff: s.cfg.MaxBackoff, Logger: s.log, OnError: s.setWhy,
-	}, use)
+	}
 }
 
 // Reread has the published policies read again soon. It does not wait for it.
@@ -129,20 +170,48 @@ func (s *Store) Reread() {
 	}
 }
 
-// Why tells what keeps the policies from being read, or "".
+// Why tells in words what keeps the policies from being read, or "". Whoever reaches the doors may see it, so the error
+// itself, with its addresses and names of users, is in the log only.
 func (s *Store) Why() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.why == nil {
-		return ""
-	}
-	return s.why.Error()
+	return inWords(s.why)
 }
 
-func (s *Store) setWhy(err error) {
+func inWords(err error) string {
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, policystore.ErrNoPolicies):
+		return "no policies are published in redis yet"
+	case errors.Is(err, policy.ErrNewerFormat):
+		return "the policies in redis are of a newer format; update penstockd"
+	}
+	switch redisops.Classify(err) {
+	case redisops.Configuration:
+		return "redis refuses the credentials or rights of penstockd"
+	case redisops.NotExecuted, redisops.UnknownOutcome:
+		return "redis cannot be reached"
+	default:
+		return "redis cannot serve now"
+	}
+}
+
+// note keeps the latest error, or nil, for Why. Refused credentials and rights are told apart from an outage: they stay
+// until somebody mends them.
+func (s *Store) note(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.why = err
+	if redisops.Classify(err) == redisops.Configuration {
+		if !s.refused {
+			s.refused = true
+			s.log.Error("redis refuses penstockd until its user, password or ACL is mended; trying on", "error", err.Error())
+		}
+	} else if err == nil && s.refused {
+		s.refused = false
+		s.log.Info("redis accepts penstockd")
+	}
 }
 
 // Close ends what is under way and closes all connections.

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	ratelimitcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -32,6 +35,7 @@ const peer = "127.0.0.1"
 
 // penstockd is the whole of it in this process: store, engine, doors.
 type penstockd struct {
+	log    *lines
 	engine *engine.Engine
 	store  *store.Store
 	http   string
@@ -39,11 +43,35 @@ type penstockd struct {
 	grpc   string
 }
 
+// lines is a log that may be read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
 // start starts a penstockd on the server at that address. Without a set it follows what is published.
 func start(t *testing.T, address string, set *policy.Set) *penstockd {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	p := &penstockd{store: store.Open(redisops.Config{Addresses: []string{address}, CommandTimeout: commandTimeout}, log)}
+	return startWith(t, redisops.Config{Addresses: []string{address}, CommandTimeout: commandTimeout}, set)
+}
+
+func startWith(t *testing.T, cfg redisops.Config, set *policy.Set) *penstockd {
+	t.Helper()
+	p := &penstockd{log: &lines{}}
+	log := slog.New(slog.NewTextHandler(p.log, nil))
+	p.store = store.Open(cfg, log)
 	registry := service.NewRegistry()
 	p.engine = engine.New(engine.Options{Limiter: p.store, Reread: p.store.Reread, Logger: log, Registerer: registry})
 	svc, err := service.New(service.Config{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", WhyNotReady: p.store.Why}, p.engine, registry, log)
@@ -240,36 +268,76 @@ func TestARefusedRequestChargesNone(t *testing.T) {
 	}
 }
 
-func TestWhileRedisIsGoneThePolicyAnswersInTime(t *testing.T) {
-	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
-	publish(t, server,
-		rateLimit("lenient", "user", policy.FailureAllow, policy.FixedWindow),
-		rateLimit("strict", "remote_address", policy.FailureDeny, policy.FixedWindow))
+func TestAValueBeyondTheBoundDoesNotSwitchALimitOff(t *testing.T) {
+	server := redistest.Start(t)
+	blocked := rateLimit("blocked", "path", policy.FailureAllow, policy.FixedWindow)
+	blocked.Limits = []policy.Limit{{Name: "default", Algorithm: policy.FixedWindow, Requests: 0, WindowMs: 3_600_000}}
+	perKey := rateLimit("per-key", "header.x-api-key", policy.FailureAllow, policy.FixedWindow)
+	perKey.Limits = []policy.Limit{{Name: "default", Algorithm: policy.FixedWindow, Requests: 2, WindowMs: 3_600_000}}
+	publish(t, server, blocked.Sealed(), perKey.Sealed())
 	p := start(t, server.Addr, nil)
 	p.ready(t)
-	if got := p.mustAsk(t, "user", "bob"); degraded(got) {
-		t.Fatalf("before: %v", got)
+	ask := func(path, key string) answer {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.http+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "" {
+			request.Header.Set("X-Api-Key", key)
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }()
+		body, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer{response.StatusCode, response.Header, string(body)}
 	}
-
-	server.Kill()
-	for range 3 {
-		begin := time.Now()
-		if got := p.mustAsk(t, "user", "bob"); got.GetOverallCode() != ratelimitv3.RateLimitResponse_OK || !degraded(got) {
-			t.Errorf("Allow: %v, want OK and degraded", got)
-		}
-		got := p.get(t, "/auth/shop/strict")
-		if got.status != http.StatusTooManyRequests || got.header.Get("X-Penstock-Degraded") != "store" || got.header.Get("Retry-After") != "1" {
-			t.Errorf("Deny: %d %v, want 429 and degraded", got.status, got.header)
-		}
-		if took := time.Since(begin); took > 2*commandTimeout+time.Second {
-			t.Errorf("two decisions took %v, want each within %v", took, commandTimeout)
+	long := strings.Repeat("k", 257)
+	for range 5 {
+		for what, got := range map[string]answer{
+			"attribute header.x-api-key: 257 bytes, want at most 256": ask("/auth/shop/per-key", long),
+			"attribute path: 300 bytes, want at most 256":             ask("/auth/shop/blocked/"+strings.Repeat("p", 299), ""),
+		} {
+			if got.status != http.StatusBadRequest || !strings.Contains(got.body, `"detail":"`+what+`"`) || got.header.Get("Content-Type") != "application/problem+json" || got.header.Get("X-Penstock-Degraded") != "" {
+				t.Errorf("%d %v %s; want 400: %s", got.status, got.header, got.body, what)
+			}
 		}
 	}
+	if got := ask("/auth/shop/blocked/"+strings.Repeat("p", 255), ""); got.status != http.StatusTooManyRequests {
+		t.Errorf("a path at the bound: %d, want 429", got.status)
+	}
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		if got := ask("/auth/shop/per-key", long[:256]); got.status != want || got.header.Get("X-Penstock-Degraded") != "" {
+			t.Errorf("request %d with a key at the bound: %d, want %d", i+1, got.status, want)
+		}
+	}
+	if text := p.log.String(); strings.Contains(text, "does not answer") || strings.Contains(text, long[:200]) {
+		t.Errorf("the log suspects Redis, or has the value:\n%s", text)
+	}
+}
 
-	server.Run()
-	eventually(t, "decided by Redis again", func() bool { return !degraded(p.mustAsk(t, "user", "bob")) })
-	if got := p.mustAsk(t, "user", "bob").GetStatuses()[0]; got.GetLimitRemaining() >= 99 {
-		t.Errorf("%v, want what was counted before", got)
+func TestAWrongPasswordAtStartIsLoudAndKeptFromCallers(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", "secret")
+	p := startWith(t, redisops.Config{Addresses: []string{server.Addr}, Password: "wrong", CommandTimeout: commandTimeout}, nil)
+	want := "not ready: no policy set is loaded yet: redis refuses the credentials or rights of penstockd\n"
+	eventually(t, "it says why it is not ready", func() bool { return p.get(t, "/readyz").body == want })
+	// By then it has tried several times.
+	admin := server.ClientWith(&redis.Options{Password: "secret"})
+	eventually(t, "it tries on", func() bool {
+		info, err := admin.Info(t.Context(), "errorstats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, after, _ := strings.Cut(info, "errorstat_WRONGPASS:count=")
+		n, _ := strconv.Atoi(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]))
+		return n >= 3
+	})
+	if text := p.log.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "WRONGPASS") || strings.Contains(text, "cannot reach redis") {
+		t.Errorf("want one error, and no outage:\n%s", text)
 	}
 }
 
@@ -280,8 +348,11 @@ func TestStartedWithoutRedisItWaitsAndSaysWhy(t *testing.T) {
 	p := start(t, server.Addr, nil)
 	eventually(t, "it says why it is not ready", func() bool {
 		got := p.get(t, "/readyz")
-		return got.status == http.StatusServiceUnavailable && strings.Contains(got.body, "connection refused")
+		return got.status == http.StatusServiceUnavailable && got.body == "not ready: no policy set is loaded yet: redis cannot be reached\n"
 	})
+	if !strings.Contains(p.log.String(), "connection refused") {
+		t.Errorf("the log does not say why:\n%s", p.log)
+	}
 	if got := p.get(t, "/healthz"); got.status != http.StatusOK {
 		t.Errorf("liveness: %d, want 200", got.status)
 	}
@@ -293,73 +364,6 @@ func TestStartedWithoutRedisItWaitsAndSaysWhy(t *testing.T) {
 	if got := p.mustAsk(t, "user", "bob"); degraded(got) || got.GetStatuses()[0].GetCurrentLimit() == nil {
 		t.Errorf("%v, want a decision", got)
 	}
-}
-
-func TestLostRightsAreAnErrorAndNotAnOutage(t *testing.T) {
-	server := redistest.Start(t)
-	publish(t, server, rateLimit("per-user", "user", policy.FailureAllow, policy.FixedWindow), rateLimit("per-ip", "remote_address", policy.FailureAllow, policy.FixedWindow))
-	p := start(t, server.Addr, nil)
-	p.ready(t)
-	p.mustAsk(t, "user", "bob")
-	server.Do("ACL", "SETUSER", "default", "-fcall")
-	if got, err := p.ask(t, "user", "bob"); status.Code(err) != codes.Internal {
-		t.Errorf("RLS: %v, %v; want Internal", got, err)
-	}
-	if got := p.get(t, "/auth/shop/per-ip"); got.status != http.StatusInternalServerError {
-		t.Errorf("HTTP: %d, want 500", got.status)
-	}
-	server.Do("ACL", "SETUSER", "default", "+fcall")
-	if got := p.mustAsk(t, "user", "bob"); degraded(got) || got.GetStatuses()[0].GetLimitRemaining() != 98 {
-		t.Errorf("afterwards: %v, want the second decision", got)
-	}
-}
-
-func TestAForeignKeyHarmsOnlyItsPolicyAndSubject(t *testing.T) {
-	server := redistest.Start(t)
-	publish(t, server,
-		rateLimit("lenient", "user", policy.FailureAllow, policy.FixedWindow),
-		rateLimit("strict", "team", policy.FailureDeny, policy.FixedWindow),
-		rateLimit("sound", "path", policy.FailureDeny, policy.SlidingLog))
-	p := start(t, server.Addr, nil)
-	p.ready(t)
-	server.Do("SET", redisops.CounterKey("shop/lenient", []redisops.Entry{{Key: "user", Value: "bob"}}), "foreign")
-	server.Do("SET", redisops.CounterKey("shop/strict", []redisops.Entry{{Key: "team", Value: "red"}}), "foreign")
-
-	got := p.mustAsk(t, "user", "bob", "path", "/")
-	if got.GetOverallCode() != ratelimitv3.RateLimitResponse_OK || !degraded(got) || got.GetStatuses()[1].GetLimitRemaining() != 99 {
-		t.Errorf("Allow: %v, want OK, degraded, and the other policy charged", got)
-	}
-	got = p.mustAsk(t, "team", "red", "path", "/")
-	if got.GetOverallCode() != ratelimitv3.RateLimitResponse_OVER_LIMIT || got.GetStatuses()[1].GetCode() != ratelimitv3.RateLimitResponse_OK || got.GetStatuses()[1].GetLimitRemaining() != 99 {
-		t.Errorf("Deny: %v, want OVER_LIMIT and the other policy not charged", got)
-	}
-	got = p.mustAsk(t, "user", "alice", "path", "/")
-	if degraded(got) || got.GetStatuses()[1].GetLimitRemaining() != 98 {
-		t.Errorf("another subject: %v, want a decision", got)
-	}
-}
-
-func TestAPolicyDeletedBehindItsBackIsLeftOutAndTheSetReadAgain(t *testing.T) {
-	server := redistest.Start(t)
-	stays := rateLimit("stays", "path", policy.FailureDeny, policy.FixedWindow)
-	publish(t, server, rateLimit("goes", "user", policy.FailureDeny, policy.FixedWindow), stays)
-	p := start(t, server.Addr, nil)
-	p.ready(t)
-
-	// Published with nobody told.
-	next := policy.NewSet([]policy.RateLimit{stays})
-	text, err := library.Render(next)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server.Do("SET", policystore.PoliciesKey, next.Marshal())
-	server.Do("FUNCTION", "LOAD", "REPLACE", text)
-
-	got := p.mustAsk(t, "user", "bob", "path", "/")
-	if got.GetOverallCode() != ratelimitv3.RateLimitResponse_OK || degraded(got) || got.GetStatuses()[0].GetCurrentLimit() != nil || got.GetStatuses()[1].GetLimitRemaining() != 99 {
-		t.Errorf("%v, want the policy that is left, and no failure", got)
-	}
-	eventually(t, "the set is read again", func() bool { return p.engine.Set().Hash == next.Hash })
 }
 
 func TestAPublishedChangeAppliesAndKeepsWhatWasUsed(t *testing.T) {
