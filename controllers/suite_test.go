@@ -4,16 +4,21 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/redis/go-redis/v9"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -134,6 +139,50 @@ var _ = Describe("the operator", func() {
 			g.Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "a"}, limit)).To(Succeed())
 			g.Expect(apitest.Condition(limit.Status.Conditions, v1.ConditionReady)).To(Equal("False/StoreNotFound"))
 		}).WithTimeout(20 * time.Second).Should(Succeed())
+	})
+
+	It("publishes to one store although others keep silent", func(ctx SpecContext) {
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(silent.Close) // what connects waits in its backlog
+		server, namespace := redistest.Start(GinkgoTB()), api.Namespace(ctx)
+		Expect(api.Client.Create(ctx, apitest.Store(namespace, "default", server.Addr))).To(Succeed())
+		var stores []*v1.RedisStore
+		for i := range 8 {
+			store := apitest.Store(namespace, fmt.Sprintf("silent-%d", i), silent.Addr().String())
+			store.Spec.Timeouts.Dial, store.Spec.Reconnect.MinBackoff = "30s", "1ms"
+			stores = append(stores, store)
+			Expect(api.Client.Create(ctx, store)).To(Succeed())
+		}
+		for _, store := range stores {
+			Eventually(func(g Gomega) {
+				g.Expect(api.Client.Get(ctx, client.ObjectKeyFromObject(store), store)).To(Succeed())
+				g.Expect(apitest.Condition(store.Status.Conditions, v1.ConditionReachable)).To(Equal("False/Unreachable"))
+			}).WithTimeout(20 * time.Second).Should(Succeed())
+		}
+		for i := range 3 {
+			begin := time.Now()
+			Expect(api.Client.Create(ctx, apitest.Limit(namespace, fmt.Sprintf("p%d", i), 100))).To(Succeed())
+			ready(ctx, namespace, fmt.Sprintf("p%d", i))
+			Expect(time.Since(begin)).To(BeNumerically("<", 2*time.Second))
+			AddReportEntry("beside 8 silent stores", fmt.Sprintf("in force after %v", time.Since(begin)))
+		}
+		for _, store := range stores {
+			Expect(api.Client.Delete(ctx, store)).To(Succeed())
+		}
+	})
+
+	It("collects garbage before its memory is used up", func(ctx SpecContext) {
+		deployment := &appsv1.Deployment{}
+		Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: "penstock-system", Name: "penstock-operator"}, deployment)).To(Succeed())
+		container := deployment.Spec.Template.Spec.Containers[0]
+		i := slices.IndexFunc(container.Env, func(e corev1.EnvVar) bool { return e.Name == "GOMEMLIMIT" })
+		Expect(i).NotTo(Equal(-1))
+		// Go writes 230MiB, Kubernetes 230Mi.
+		soft, err := resource.ParseQuantity(strings.TrimSuffix(container.Env[i].Value, "B"))
+		Expect(err).NotTo(HaveOccurred())
+		hard := container.Resources.Limits.Memory().Value()
+		Expect(soft.Value()).To(And(BeNumerically("<", hard), BeNumerically(">", hard/2)))
 	})
 
 	It("publishes a burst of changes together, and one edit among many with one publication and one status", func(ctx SpecContext) {

@@ -34,10 +34,12 @@ const (
 const (
 	// ReasonAccepted (Accepted=True).
 	ReasonAccepted = "Accepted"
-	// ReasonInvalid (Accepted=False): the spec breaks a rule; the message names the field and the remedy. Stalled.
+	// ReasonInvalid (Accepted=False, or Reachable=False on a RedisStore): the spec breaks a rule; the message names the
+	// field and the remedy. Stalled.
 	ReasonInvalid = "Invalid"
 	// ReasonConflicted (Accepted=False): an older object claims the same keys, or (on a RedisStore, LibraryLoaded=False)
-	// somebody else owns this Redis; the message names the winner. Stalled.
+	// somebody else owns this Redis; the message names the winner and, unless that is a RedisStore of this cluster, how to
+	// take over. Stalled.
 	ReasonConflicted = "Conflicted"
 	// ReasonStoreNotFound (Accepted=False): no RedisStore of the name that was given, or no default one. Stalled.
 	ReasonStoreNotFound = "StoreNotFound"
@@ -61,7 +63,8 @@ const (
 const (
 	// ReasonReachable (Reachable=True).
 	ReasonReachable = "Reachable"
-	// ReasonUnreachable (Reachable=False): no answer; the message has the last error. Reconciling.
+	// ReasonUnreachable (Reachable=False): no answer, or none of the Redis protocol; the message has the last error.
+	// Reconciling.
 	ReasonUnreachable = "Unreachable"
 	// ReasonSecretInvalid (Reachable=False): the Secret of auth.secretRef is missing, or lacks a key. Stalled.
 	ReasonSecretInvalid = "SecretInvalid"
@@ -81,7 +84,8 @@ const (
 	// ReasonUnknown (Unknown): not looked at yet.
 	ReasonUnknown = "Unknown"
 
-	// ReasonShrinkHeld (Degraded=True): a set that drops most policies waits for penstock.dev/confirm-shrink.
+	// ReasonShrinkHeld (Degraded=True): a set that drops most of the policies that were in force within the last 10 minutes
+	// waits for penstock.dev/confirm-shrink.
 	ReasonShrinkHeld = "ShrinkHeld"
 
 	// ReasonNoEviction (EvictionSafe=True): maxmemory-policy is noeviction, or no policy keeps state that may not be

@@ -37,7 +37,7 @@ func parse(args []string, env func(string) string, stdout io.Writer) (config, er
 	flags.StringVar(&cfg.metricsAddress, "metrics-bind-address", ":8443",
 		"address of /metrics, served by TLS to those whose token may get it; 0 closes it")
 	flags.StringVar(&cfg.metricsCertDir, "metrics-cert-dir", "", "directory with tls.crt and tls.key for /metrics; without it the certificate is self-signed")
-	flags.StringVar(&cfg.probeAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0 closes it")
+	flags.StringVar(&cfg.probeAddress, "health-probe-bind-address", ":8082", "address of /healthz and /readyz; 0 closes it")
 	flags.BoolVar(&cfg.leaderElect, "leader-elect", false, "work only while holding the lease penstock-operator in the operator's namespace; needed with more than one replica")
 	flags.StringVar(&cfg.operatorNamespace, "operator-namespace", "",
 		"namespace of the lease, and of the RedisStore default that serves namespaces without one (default: $POD_NAMESPACE, else that of the service account)")

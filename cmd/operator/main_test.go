@@ -41,6 +41,14 @@ func TestWrongCommandLinesAreToldAndEndWith2(t *testing.T) {
 	}
 }
 
+// penstockd listens on :8080, :8081 and :9090.
+func TestTheDefaultPortsLeavePenstockdsFree(t *testing.T) {
+	cfg, err := parse([]string{"--operator-namespace=penstock-system"}, func(string) string { return "" }, io.Discard)
+	if err != nil || cfg.probeAddress != ":8082" || cfg.metricsAddress != ":8443" {
+		t.Errorf("probes %q, metrics %q, error %v", cfg.probeAddress, cfg.metricsAddress, err)
+	}
+}
+
 func TestOperatorNamespaceIsTheFirstThatIsSet(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "namespace")
 	if err := os.WriteFile(file, []byte("from-file\n"), 0o600); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/translate"
 )
 
-// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores;ratelimits,verbs=get;list;watch
+// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores;ratelimits,verbs=list;watch
 // +kubebuilder:rbac:groups=penstock.dev,resources=ratelimits/status,verbs=patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 

@@ -186,6 +186,68 @@ var _ = Describe("a RateLimit that the schema cannot refuse", func() {
 	})
 })
 
+var _ = Describe("a RateLimit that is invalid while Redis is gone and the operator was restarted", func() {
+	invalid := func(rl *v1.RateLimit) {
+		rl.Spec.Limits[0] = v1.Limit{Name: "default", Requests: new(int64(5)), Window: "1h", Algorithm: v1.AlgorithmTokenBucket, Burst: new(int64(1 << 50))}
+	}
+
+	It("keeps saying that its last valid content is in force", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx, b.namespace)
+		b.createLimit(ctx, "a", 100)
+		b.publish(ctx, b.namespace)
+		valid := b.reconcile(ctx, "a")
+		b.change(ctx, "a", invalid)
+		b.publish(ctx, b.namespace)
+		before := b.reconcile(ctx, "a")
+
+		b.redis.Kill()
+		b.restart()
+		b.publish(ctx, b.namespace)
+		after := b.reconcile(ctx, "a")
+		Expect(after.Status.ContentHash).To(Equal(valid.Status.ContentHash))
+		Expect(message(after, v1.ConditionReady)).To(HaveSuffix("(the last valid content stays in force)"))
+		Expect(after.ResourceVersion).To(Equal(before.ResourceVersion), "nothing is new")
+
+		By("coming back empty")
+		b.redis.Run()
+		b.publish(ctx, b.namespace)
+		after = b.reconcile(ctx, "a")
+		Expect(after.Status.ContentHash).To(BeEmpty())
+		Expect(message(after, v1.ConditionReady)).NotTo(ContainSubstring("in force"))
+	})
+
+	It("says so also when it became invalid meanwhile", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx, b.namespace)
+		b.createLimit(ctx, "a", 100)
+		b.publish(ctx, b.namespace)
+		valid := b.reconcile(ctx, "a")
+		b.redis.Kill()
+		b.restart()
+		b.change(ctx, "a", invalid)
+		b.publish(ctx, b.namespace)
+		rl := b.reconcile(ctx, "a")
+		Expect(condition(rl, v1.ConditionReady)).To(Equal("False/Invalid"))
+		Expect(rl.Status.ContentHash).To(Equal(valid.Status.ContentHash))
+		Expect(message(rl, v1.ConditionReady)).To(HaveSuffix("(the last valid content stays in force)"))
+	})
+
+	It("does not say so of content that was never published", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx, b.namespace)
+		b.createLimit(ctx, "a", 100)
+		b.redis.Kill()
+		b.publish(ctx, b.namespace)
+		Expect(condition(b.reconcile(ctx, "a"), v1.ConditionReady)).To(Equal("False/Pending"))
+		b.change(ctx, "a", invalid)
+		b.publish(ctx, b.namespace)
+		rl := b.reconcile(ctx, "a")
+		Expect(rl.Status.ContentHash).To(BeEmpty())
+		Expect(message(rl, v1.ConditionReady)).NotTo(ContainSubstring("in force"))
+	})
+})
+
 var _ = Describe("a paused RateLimit", func() {
 	It("shows Paused and otherwise what it showed, until it goes on", func(ctx SpecContext) {
 		b := newBench(ctx)

@@ -56,6 +56,9 @@ func (r *Reconciler) status(rl *v1.RateLimit, seen observation) v1.RateLimitStat
 	if outcome.Permitted {
 		status.StoreRef = &v1.StoreReference{Name: outcome.Store.Name, Namespace: outcome.Store.Namespace}
 	}
+	if keptUnseen(rl, outcome) {
+		outcome.ContentHash, outcome.Message = rl.Status.ContentHash, outcome.Message+translate.KeptNote
+	}
 	latched := meta.IsStatusConditionTrue(rl.Status.Conditions, v1.ConditionProgrammed) && rl.Status.ContentHash == outcome.ContentHash
 	status.ContentHash = outcome.ContentHash
 
@@ -69,6 +72,15 @@ func (r *Reconciler) status(rl *v1.RateLimit, seen observation) v1.RateLimitStat
 	}
 	w.Summarize(v1.ReasonProgrammed, "in force on RedisStore "+outcome.Store.String(), v1.ConditionAccepted, v1.ConditionProgrammed)
 	return status
+}
+
+// keptUnseen tells whether an invalid object had an entry that nobody can see now: with a restarted operator whose Redis is
+// gone. That entry is in force there, or will be found missing when Redis is back.
+func keptUnseen(rl *v1.RateLimit, outcome outcomes.Outcome) bool {
+	unseen := outcome.Reason == v1.ReasonInvalid && outcome.Serving == outcomes.Unknown && outcome.ContentHash == ""
+	// What was accepted and not yet programmed never came into force.
+	was := meta.IsStatusConditionFalse(rl.Status.Conditions, v1.ConditionAccepted) || meta.IsStatusConditionTrue(rl.Status.Conditions, v1.ConditionProgrammed)
+	return unseen && was && rl.Status.ContentHash != ""
 }
 
 // program sets Programmed of an accepted policy. It is latched: once its content was published, not knowing whether Redis

@@ -23,6 +23,7 @@ import (
 var api *apitest.Server
 
 func TestRateLimitController(t *testing.T) {
+	ctrl.SetLogger(GinkgoLogr)
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "RateLimit controller")
 }

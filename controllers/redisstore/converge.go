@@ -12,7 +12,6 @@ import (
 	"github.com/penstock-dev/penstock/internal/conditions"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
-	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 	"github.com/penstock-dev/penstock/internal/translate"
 )
@@ -37,8 +36,8 @@ type observation struct {
 	inForce *policy.Set
 	// known tells whether inForce is known; nil is then none of ours.
 	known bool
-	// changed tells whether something was written into Redis.
-	changed bool
+	// stores are all RedisStores, and whether each is there to stay: it is not being deleted.
+	stores map[types.NamespacedName]bool
 
 	assembly translate.Assembly
 }
@@ -56,17 +55,21 @@ func (r *Reconciler) converge(ctx context.Context, store *v1.RedisStore, site *s
 		if err := r.connect(ctx, store, site, seen); err != nil {
 			return nil, err
 		}
-		if seen.reach == nil {
-			r.look(ctx, site, seen)
-		}
+	}
+	bounded, done := context.WithTimeout(ctx, patience)
+	defer done()
+	if !seen.paused && seen.reach == nil {
+		r.look(bounded, site, seen)
 	}
 	if err := r.assemble(ctx, store, site, seen); err != nil {
 		return nil, err
 	}
 	if !seen.paused && seen.reach == nil {
-		if err := r.publish(ctx, store, site, seen); err != nil {
+		cluster, err := r.cluster(ctx)
+		if err != nil {
 			return nil, err
 		}
+		r.publish(bounded, cluster, store, site, seen)
 	}
 	if err := ctx.Err(); err != nil {
 		// What a shutdown cut short says nothing about Redis.
@@ -109,7 +112,7 @@ func (r *Reconciler) look(ctx context.Context, site *site, seen *observation) {
 		seen.known = err == nil
 	}
 	if err != nil {
-		seen.reach = unreachable(err, site)
+		seen.reach = unreachable(ctx, err, site)
 	}
 }
 
@@ -119,9 +122,9 @@ func (r *Reconciler) assemble(ctx context.Context, store *v1.RedisStore, site *s
 	if err := r.client.List(ctx, stores, client.UnsafeDisableDeepCopy); err != nil {
 		return fmt.Errorf("list RedisStores: %w", err)
 	}
-	names := make(map[types.NamespacedName]bool, len(stores.Items))
+	seen.stores = make(map[types.NamespacedName]bool, len(stores.Items))
 	for i := range stores.Items {
-		names[client.ObjectKeyFromObject(&stores.Items[i])] = true
+		seen.stores[client.ObjectKeyFromObject(&stores.Items[i])] = stores.Items[i].DeletionTimestamp.IsZero()
 	}
 	// Assemble only reads, and copies of all policies at every change would cost more than all else.
 	policies := &v1.RateLimitList{}
@@ -135,58 +138,11 @@ func (r *Reconciler) assemble(ctx context.Context, store *v1.RedisStore, site *s
 	}
 	seen.assembly = translate.Assemble(translate.Input{
 		Store:             client.ObjectKeyFromObject(store),
-		StoreExists:       func(name types.NamespacedName) bool { return names[name] },
+		StoreExists:       func(name types.NamespacedName) bool { _, found := seen.stores[name]; return found },
 		OperatorNamespace: r.operatorNamespace,
 		RateLimits:        policies.Items,
 		Published:         published,
 	})
-	return nil
-}
-
-// publish makes Redis hold the set.
-func (r *Reconciler) publish(ctx context.Context, store *v1.RedisStore, site *site, seen *observation) error {
-	owner, err := r.owner(ctx, store)
-	if err != nil {
-		return err
-	}
-	result, err := site.server.Publish(ctx, policystore.Publication{
-		Owner: owner, TakeOver: store.Annotations[v1.AnnotationTakeOver],
-		Set: seen.assembly.Set, ConfirmShrink: store.Annotations[v1.AnnotationConfirmShrink],
-		Mode: seen.facts.Mode,
-	})
-	seen.changed = result.Changed
-	var owned *policystore.OwnedError
-	var held *policystore.ShrinkHeldError
-	switch {
-	case err == nil:
-		seen.inForce = seen.assembly.Set
-		if result.Changed {
-			site.spaced(r.now(), len(seen.assembly.Set.Marshal()))
-		}
-	case errors.As(err, &owned):
-		// What is published there is not ours, whatever its policies are called.
-		seen.inForce = nil
-		seen.load = &conditions.Stalling{Reason: v1.ReasonConflicted, Message: fmt.Sprintf(
-			"this Redis belongs to %q and nothing was published; to take it over, annotate this RedisStore with %s: %s", owned.Owner, v1.AnnotationTakeOver, owned.Owner)}
-	case errors.As(err, &held):
-		seen.held = held
-	case redisops.Classify(err) == redisops.OutOfMemory, errors.Is(err, library.ErrTooLarge):
-		seen.full = err
-		seen.load = &conditions.Stalling{Reason: v1.ReasonStoreFull, Message: fmt.Sprintf(
-			"the set in force stays, since Redis refuses the new one: %s; raise maxmemory, or remove policies or other data", words(err))}
-	case errors.Is(err, policystore.ErrReadBack):
-		seen.load = &conditions.Waiting{Reason: v1.ReasonNotLoaded, Message: words(err) + "; somebody else writes the keys penstock:*, too",
-			After: site.backoff()}
-	case errors.Is(err, policy.ErrNewerFormat):
-		// A set is in force, but not one that this version can read.
-		seen.known = false
-		seen.load = &conditions.Stalling{Reason: v1.ReasonNotLoaded, Message: words(err)}
-	case redisops.Classify(err) == redisops.Failed:
-		seen.load = &conditions.Stalling{Reason: v1.ReasonNotLoaded, Message: "Redis refuses the library: " + words(err)}
-	default:
-		// Also when the outcome is unknown: the next attempt looks first.
-		seen.reach = unreachable(err, site)
-	}
 	return nil
 }
 

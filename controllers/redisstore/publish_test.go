@@ -8,8 +8,11 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	v1 "github.com/penstock-dev/penstock/api/v1"
 	"github.com/penstock-dev/penstock/controllers/apitest"
@@ -212,8 +215,101 @@ var _ = Describe("a set that drops most policies", func() {
 	})
 })
 
+var _ = Describe("policies that are deleted one after the other", func() {
+	const policies = 100
+
+	// deleteOne deletes the policy of that number and reconciles.
+	deleteOne := func(ctx context.Context, b *bench, i int) *v1.RedisStore {
+		GinkgoHelper()
+		Expect(api.Client.Delete(ctx, apitest.Limit(b.namespace, fmt.Sprintf("p%02d", i), 0))).To(Succeed())
+		store, _ := b.reconcile(ctx)
+		return store
+	}
+
+	It("are held once those of ten minutes are most of all, also when time passes, until that is confirmed", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		for i := range policies {
+			b.createLimit(ctx, fmt.Sprintf("p%02d", i), 100)
+		}
+		b.reconcile(ctx)
+		b.step = time.Second
+		for i := range policies / 2 {
+			Expect(condition(deleteOne(ctx, b, i), v1.ConditionDegraded)).To(Equal("absent"), "policy %d", i)
+		}
+		Expect(b.published(ctx)).To(HaveLen(policies / 2))
+		var store *v1.RedisStore
+		for i := range policies / 2 {
+			store = deleteOne(ctx, b, policies/2+i)
+			Expect(condition(store, v1.ConditionDegraded)).To(Equal("True/ShrinkHeld"), "policy %d", i)
+			Expect(b.published(ctx)).To(HaveLen(policies / 2))
+		}
+		Expect(message(store, v1.ConditionDegraded)).To(ContainSubstring("drops 100 of 100 policies"))
+
+		By("waiting, with one of them there again")
+		b.createLimit(ctx, "p99", 100)
+		b.step = 6 * time.Minute
+		for range 3 {
+			store, _ = b.reconcile(ctx)
+		}
+		Expect(message(store, v1.ConditionDegraded)).To(ContainSubstring("drops 99 of 100 policies"))
+		Expect(b.published(ctx)).To(HaveLen(policies / 2))
+
+		By("confirming, after which a further one is no more than that")
+		words := message(store, v1.ConditionDegraded)
+		b.annotate(ctx, v1.AnnotationConfirmShrink, words[len(words)-32:])
+		store, _ = b.reconcile(ctx)
+		Expect(condition(store, v1.ConditionDegraded)).To(Equal("absent"))
+		Expect(b.published(ctx)).To(Equal([]string{"p99"}))
+		Expect(condition(deleteOne(ctx, b, 99), v1.ConditionDegraded)).To(Equal("absent"))
+		Expect(b.published(ctx)).To(BeEmpty())
+	})
+
+	It("are not held when that takes longer", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		for i := range 13 {
+			b.createLimit(ctx, fmt.Sprintf("p%02d", i), 100)
+		}
+		b.reconcile(ctx)
+		for i := range 13 {
+			Expect(condition(deleteOne(ctx, b, i), v1.ConditionDegraded)).To(Equal("absent"), "policy %d", i)
+		}
+		Expect(b.published(ctx)).To(BeEmpty())
+	})
+})
+
+var _ = Describe("a publication whose status met a newer object", func() {
+	It("is told with the next status", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx)
+		b.createLimit(ctx, "a", 100)
+		conflicts := 1
+		b.restart(func(o *redisstore.Options) {
+			o.Client = intercept(interceptor.Funcs{
+				SubResourcePatch: func(ctx context.Context, c client.Client, sub string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+					if conflicts > 0 {
+						conflicts--
+						return apierrors.NewConflict(schema.GroupResource{Resource: "redisstores"}, object.GetName(), nil)
+					}
+					return c.SubResource(sub).Patch(ctx, object, patch, options...)
+				},
+			})
+		})
+		_, result := b.reconcile(ctx)
+		Expect(result.RequeueAfter).To(Equal(100 * time.Millisecond))
+		Expect(b.published(ctx)).To(Equal([]string{"a"}))
+		Expect(b.drain()).To(BeEmpty())
+
+		b.reconcile(ctx)
+		Expect(b.drain()).To(ConsistOf(HavePrefix("Normal Ready "), ContainSubstring("with 1 policies")))
+		b.reconcile(ctx)
+		Expect(b.drain()).To(BeEmpty())
+	})
+})
+
 var _ = Describe("two stores on one Redis", func() {
-	It("lets the first publish; the other names it, and can take over", func(ctx SpecContext) {
+	It("lets the first publish; the other names it, and can take over only once the first is deleted", func(ctx SpecContext) {
 		first, second := newBench(ctx), newBench(ctx)
 		second.redis = first.redis
 		first.createStore(ctx)
@@ -228,17 +324,32 @@ var _ = Describe("two stores on one Redis", func() {
 		Expect(condition(store, v1.ConditionLibraryLoaded)).To(Equal("False/Conflicted"))
 		Expect(condition(store, v1.ConditionReady)).To(Equal("False/Conflicted"))
 		Expect(condition(store, v1.ConditionStalled)).To(Equal("True/Conflicted"))
-		Expect(message(store, v1.ConditionReady)).To(HaveSuffix("penstock.dev/take-over: " + owner))
+		Expect(message(store, v1.ConditionReady)).To(SatisfyAll(ContainSubstring(owner), ContainSubstring("delete that RedisStore"), Not(ContainSubstring("take-over"))))
 		Expect(first.published(ctx)).To(Equal([]string{"a"}))
 		Expect(second.outcome("b").Holdup).To(ContainSubstring("(Conflicted)"))
 		Expect(result.RequeueAfter).To(BeNumerically("~", 30*time.Second, 6*time.Second), "nothing is retried in haste")
 
+		By("naming a RedisStore that is there to stay")
+		second.annotate(ctx, v1.AnnotationTakeOver, owner)
+		store, _ = second.reconcile(ctx)
+		Expect(condition(store, v1.ConditionReady)).To(Equal("False/Conflicted"))
+		Expect(first.published(ctx)).To(Equal([]string{"a"}))
+		Expect(first.redis.Do("GET", "penstock:owner")).To(Equal(owner))
+		Expect(condition(first.store(ctx), v1.ConditionReady)).To(Equal("True/Ready"))
+
+		By("deleting that one")
+		second.annotate(ctx, v1.AnnotationTakeOver, "nobody")
+		Expect(api.Client.Delete(ctx, first.store(ctx))).To(Succeed())
+		store, _ = second.reconcile(ctx)
+		Expect(message(store, v1.ConditionReady)).To(HaveSuffix("penstock.dev/take-over: " + owner))
 		second.annotate(ctx, v1.AnnotationTakeOver, owner)
 		store, _ = second.reconcile(ctx)
 		Expect(condition(store, v1.ConditionReady)).To(Equal("True/Ready"))
 		Expect(condition(store, v1.ConditionStalled)).To(Equal("absent"))
 		Expect(second.published(ctx)).To(Equal([]string{"b"}))
 
+		By("creating it again")
+		first.createStore(ctx)
 		store, _ = first.reconcile(ctx)
 		Expect(condition(store, v1.ConditionReady)).To(Equal("False/Conflicted"))
 		Expect(message(store, v1.ConditionReady)).To(ContainSubstring("/" + second.namespace + "/default"))

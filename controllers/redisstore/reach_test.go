@@ -2,6 +2,8 @@ package redisstore_test
 
 import (
 	"context"
+	"encoding/json"
+	"net"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -36,14 +38,14 @@ var _ = Describe("a Redis that is gone", func() {
 		Expect(store.Status.Version).NotTo(BeEmpty(), "what was seen last stays")
 		Expect(b.outcome("a").Serving).To(Equal(outcomes.Yes))
 		Expect(b.drain()).To(ConsistOf(HavePrefix("Warning Unreachable ")))
-		Expect(result.RequeueAfter).To(BeNumerically("~", 50*time.Millisecond, 10*time.Millisecond))
+		Expect(result.RequeueAfter).To(BeNumerically("~", time.Second, 200*time.Millisecond))
 
 		By("trying again")
 		version := store.ResourceVersion
 		for range 8 {
 			store, result = b.reconcile(ctx)
 		}
-		Expect(result.RequeueAfter).To(BeNumerically("~", 2*time.Second, 400*time.Millisecond))
+		Expect(result.RequeueAfter).To(BeNumerically("~", 30*time.Second, 6*time.Second))
 		Expect(store.ResourceVersion).To(Equal(version), "an outage is written once, not with every attempt")
 		Expect(b.drain()).To(BeEmpty())
 
@@ -81,6 +83,74 @@ var _ = Describe("a Redis that is gone", func() {
 		Expect(store.Status.ProgrammedHash).To(Equal(before.Status.ProgrammedHash))
 		Expect(store.Status.Policies).To(HaveValue(Equal(int32(1))))
 	})
+})
+
+var _ = Describe("what listens at the address of a store and is no Redis", func() {
+	// listen gives the address of a service that says reply to everything, "" for one that keeps silent.
+	listen := func(reply string) string {
+		GinkgoHelper()
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(listener.Close)
+		go func() {
+			for {
+				connection, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer func() { _ = connection.Close() }()
+					buffer := make([]byte, 4096)
+					for {
+						if _, err := connection.Read(buffer); err != nil {
+							return
+						}
+						if _, err := connection.Write([]byte(reply)); err != nil {
+							return
+						}
+					}
+				}()
+			}
+		}()
+		return listener.Addr().String()
+	}
+
+	It("keeps a worker for 3 s at most when it is silent, however long the store would wait", func(ctx SpecContext) {
+		b := newBench(ctx)
+		address := listen("")
+		b.createStore(ctx, func(store *v1.RedisStore) {
+			store.Spec.Addresses = []string{address}
+			store.Spec.Timeouts.Dial, store.Spec.Reconnect.MinBackoff = "30s", "1ms"
+		})
+		for range 2 {
+			begin := time.Now()
+			store, result := b.reconcile(ctx)
+			Expect(time.Since(begin)).To(BeNumerically("<", 4*time.Second))
+			Expect(condition(store, v1.ConditionReachable)).To(Equal("False/Unreachable"))
+			Expect(message(store, v1.ConditionReachable)).To(Equal("Redis does not answer: no answer in time"))
+			Expect(result.RequeueAfter).To(BeNumerically(">=", 800*time.Millisecond))
+		}
+	})
+
+	DescribeTable("is not read to those who look at the store", func(ctx SpecContext, reply string) {
+		b := newBench(ctx)
+		address := listen(reply)
+		b.createStore(ctx, func(store *v1.RedisStore) { store.Spec.Addresses = []string{address} })
+		store, _ := b.reconcile(ctx)
+		Expect(condition(store, v1.ConditionReachable)).To(Equal("False/Unreachable"))
+		Expect(message(store, v1.ConditionReachable)).To(Equal("Redis does not answer: the server does not speak the Redis protocol as expected"))
+		Expect(json.Marshal(store.Status)).NotTo(ContainSubstring("hunter2"))
+		for _, event := range b.drain() {
+			Expect(event).NotTo(ContainSubstring("hunter2"))
+		}
+	},
+		Entry("HTTP", "HTTP/1.1 400 Bad Request\r\nSet-Cookie: hunter2\r\n\r\nhunter2\r\n"),
+		Entry("text", "hunter2 says hello\r\n"),
+		Entry("an error like one of Redis", "-ERR hunter2 is the password\r\n"),
+		Entry("POP3", "+OK hunter2\r\n-ERR hunter2\r\n"),
+		Entry("a number that is none", ":hunter2\r\n"),
+		Entry("a length that is none", "$hunter2\r\n"),
+	)
 })
 
 var _ = Describe("the Secret of a store", func() {
@@ -159,9 +229,7 @@ var _ = Describe("the Secret of a store", func() {
 })
 
 func forbidSecrets() client.Reader {
-	watching, err := client.NewWithWatch(api.Config, client.Options{Scheme: api.Client.Scheme()})
-	Expect(err).NotTo(HaveOccurred())
-	return interceptor.NewClient(watching, interceptor.Funcs{
+	return intercept(interceptor.Funcs{
 		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
 			if _, is := object.(*corev1.Secret); is {
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, key.Name, nil)

@@ -4,21 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	v1 "github.com/penstock-dev/penstock/api/v1"
-	"github.com/penstock-dev/penstock/internal/conditions"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
 
-// connections is how many the operator opens to one Redis: it does one thing at a time there.
-const connections = 4
+const (
+	// connections is how many the operator opens to one Redis: it does one thing at a time there.
+	connections = 4
+	// maxReplyBytes is more than the documents and the library of the largest set, and little enough for hostile servers of
+	// several stores at a time.
+	maxReplyBytes = 16 << 20
+	// maxDialTimeout bounds timeouts.dial of a store for the operator, and patience what one reconciliation waits for a
+	// Redis in all, so that those that keep silent do not hold up other stores.
+	maxDialTimeout = 2 * time.Second
+	patience       = 3 * time.Second
+)
 
 // Server is what the controller does with the Redis of a store.
 type Server interface {
@@ -46,9 +53,11 @@ type Facts struct {
 	Persistence string
 }
 
-// Dial gives a Server for that configuration. It opens no connection yet.
+// Dial gives a Server for that configuration, whose DialTimeout is cut to 2 s. It opens no connection yet.
 func Dial(config redisops.Config) Server {
 	config.MaxConnections = connections
+	config.MaxReplyBytes = maxReplyBytes
+	config.DialTimeout = min(config.DialTimeout, maxDialTimeout)
 	return &redisServer{client: redisops.NewClient(config)}
 }
 
@@ -145,22 +154,4 @@ func (s *redisServer) Published(ctx context.Context) (*policy.Set, error) {
 
 func (s *redisServer) Publish(ctx context.Context, publication policystore.Publication) (policystore.Result, error) {
 	return policystore.Publish(ctx, s.client, publication)
-}
-
-// unreachable turns an error of Redis into an outcome: what somebody must put right stalls, an outage waits.
-func unreachable(err error, site *site) error {
-	if redisops.Classify(err) == redisops.Configuration {
-		return &conditions.Stalling{Reason: v1.ReasonAuthenticationFailed, Message: "Redis refuses: " + words(err) +
-			"; check the Secret of spec.auth.secretRef, and what its user may do"}
-	}
-	return &conditions.Waiting{Reason: v1.ReasonUnreachable, Message: "Redis does not answer: " + words(err), After: site.backoff()}
-}
-
-// words gives an error's text without what differs from one attempt to the next, such as the local port: a status that
-// shows it would be written with every attempt.
-func words(err error) string {
-	if op, is := errors.AsType[*net.OpError](err); is {
-		return fmt.Sprintf("%s %s: %v", op.Op, op.Addr, op.Err)
-	}
-	return err.Error()
 }

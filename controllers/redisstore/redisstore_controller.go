@@ -6,9 +6,7 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -20,7 +18,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 )
 
-// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores;ratelimits,verbs=get;list;watch
+// +kubebuilder:rbac:groups=penstock.dev,resources=redisstores;ratelimits,verbs=list;watch
 // +kubebuilder:rbac:groups=penstock.dev,resources=redisstores/status,verbs=patch
 // +kubebuilder:rbac:groups="",resources=namespaces,resourceNames=kube-system,verbs=get
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -110,22 +108,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, err
 	}
 	r.outcomes.Replace(req.NamespacedName, seen.outcomes(store))
-	if err := r.report(ctx, store, seen); err != nil {
+	if err := r.report(ctx, store, site, seen); err != nil {
 		return conditions.Result(err, 0)
 	}
 	return conditions.Result(seen.outcome(), jitter(resync))
-}
-
-// owner is what penstock:owner says of a store: the same names in another cluster are another owner.
-func (r *Reconciler) owner(ctx context.Context, store *v1.RedisStore) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.clusterID == "" {
-		namespace := &corev1.Namespace{}
-		if err := r.apiReader.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, namespace); err != nil {
-			return "", fmt.Errorf("get the namespace %s, whose uid is the id of the cluster: %w", metav1.NamespaceSystem, err)
-		}
-		r.clusterID = string(namespace.UID)
-	}
-	return fmt.Sprintf("%s/%s/%s", r.clusterID, store.Namespace, store.Name), nil
 }

@@ -24,6 +24,10 @@ type site struct {
 	inForce *policy.Set
 	// published is the last one that was not nil.
 	published *policy.Set
+	// drops are the policies that were taken out lately.
+	drops drops
+	// untold is the set of a publication that no event has told of yet.
+	untold *policy.Set
 	// failures counts outages in a row.
 	failures int
 	// notBefore is the earliest time of the next publication.
@@ -56,18 +60,26 @@ func (s *site) close() {
 	}
 }
 
-// backoff gives the pause before the next attempt to reach Redis: it doubles from reconnect.minBackoff to maxBackoff, with
-// ± 20 % so that stores that went away together do not come back together.
+// Bounds of the pauses between attempts to reach a Redis. The pauses of reconnect are for one that serves decisions, with
+// a connection of its own; here each attempt keeps a worker from other stores for up to 3 s. An edit of a policy is an
+// attempt at once.
+const (
+	shortestBackoff = time.Second
+	longestBackoff  = 4 * time.Second
+)
+
+// backoff gives the pause before the next attempt to reach Redis: it doubles from 1 s to 4 s, so that a Redis that is
+// back is used within 5 s, or to longer ones of reconnect, with ± 20 % so that stores that went away together do not come back together.
 func (s *site) backoff() time.Duration {
-	pause := s.config.MinBackoff
+	pause, longest := max(s.config.MinBackoff, shortestBackoff), max(s.config.MaxBackoff, longestBackoff)
 	for range s.failures {
-		if pause >= s.config.MaxBackoff {
+		if pause >= longest {
 			break
 		}
 		pause *= 2
 	}
 	s.failures++
-	return jitter(min(pause, s.config.MaxBackoff))
+	return jitter(min(pause, longest))
 }
 
 // loadTime is how long Redis stands still per byte of policies that it loads (10,000 small policies, 2 MiB: 32 ms).

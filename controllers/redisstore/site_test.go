@@ -1,11 +1,7 @@
 package redisstore
 
 import (
-	"errors"
 	"fmt"
-	"net"
-	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -13,12 +9,22 @@ import (
 )
 
 func TestPausesOfAnOutageDoubleUpToTheLongest(t *testing.T) {
-	s := &site{config: redisops.Config{MinBackoff: 50 * time.Millisecond, MaxBackoff: 300 * time.Millisecond}}
-	for i, want := range []time.Duration{50, 100, 200, 300, 300} {
-		want *= time.Millisecond
-		if got := s.backoff(); got < want*8/10 || got > want*12/10 {
-			t.Errorf("pause %d is %v, want %v ± 20 %%", i, got, want)
-		}
+	for name, tt := range map[string]struct {
+		shortest, longest time.Duration
+		want              []time.Duration // in seconds
+	}{
+		"those of decisions are too short": {time.Millisecond, 2 * time.Second, []time.Duration{1, 2, 4, 4, 4}},
+		"longer ones count":                {20 * time.Second, time.Minute, []time.Duration{20, 40, 60, 60}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &site{config: redisops.Config{MinBackoff: tt.shortest, MaxBackoff: tt.longest}}
+			for i, want := range tt.want {
+				want *= time.Second
+				if got := s.backoff(); got < want*8/10 || got > want*12/10 {
+					t.Errorf("pause %d is %v, want %v ± 20 %%", i, got, want)
+				}
+			}
+		})
 	}
 }
 
@@ -35,21 +41,6 @@ func TestPublicationsOfLargeSetsAreSpaced(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
-	}
-}
-
-// A status with the port of this attempt in it would be written with every attempt.
-func TestWordsOfAnErrorAreTheSameForEveryAttempt(t *testing.T) {
-	attempt := func(port int) error {
-		return fmt.Errorf("ping: %w", &net.OpError{Op: "read", Net: "tcp",
-			Source: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: port}, Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 2), Port: 6379},
-			Err: os.NewSyscallError("read", syscall.ECONNRESET)})
-	}
-	if got, want := words(attempt(40000)), "read 10.0.0.2:6379: read: connection reset by peer"; got != want || words(attempt(40001)) != want {
-		t.Errorf("got %q and %q, want %q", got, words(attempt(40001)), want)
-	}
-	if got := words(errors.New("plain")); got != "plain" {
-		t.Errorf("got %q", got)
 	}
 }
 

@@ -21,8 +21,8 @@ import (
 // maxFact bounds what a server says of itself as the schema of the status does.
 const maxFact = 64
 
-// report writes the status of a store where it differs, and then tells its transitions.
-func (r *Reconciler) report(ctx context.Context, store *v1.RedisStore, seen *observation) error {
+// report writes the status of a store where it differs, and then tells its transitions, and its publications once.
+func (r *Reconciler) report(ctx context.Context, store *v1.RedisStore, site *site, seen *observation) error {
 	before := store.DeepCopy()
 	store.Status = r.status(before, seen)
 	if !equality.Semantic.DeepEqual(before.Status, store.Status) {
@@ -32,7 +32,7 @@ func (r *Reconciler) report(ctx context.Context, store *v1.RedisStore, seen *obs
 			return fmt.Errorf("write status: %w", err)
 		}
 	}
-	r.tell(before, store, seen)
+	r.tell(before, store, site)
 	return nil
 }
 
@@ -105,7 +105,8 @@ func (o *observation) describeDegraded(w conditions.Writer) {
 	switch {
 	case o.held != nil:
 		w.True(v1.ConditionDegraded, v1.ReasonShrinkHeld, fmt.Sprintf(
-			"the new set drops %d of %d policies and is held back, the one in force stays; if that is meant, annotate this RedisStore with %s: %s",
+			"the new set drops %d of %d policies (with those dropped in the last 10 minutes) and is held back, the one in force stays; "+
+				"if that is meant, annotate this RedisStore with %s: %s",
 			o.held.Removed, o.held.Of, v1.AnnotationConfirmShrink, o.held.Hash))
 	case o.full != nil:
 		_, message := explain(o.load)
@@ -194,7 +195,7 @@ func (o *observation) holdup(store types.NamespacedName) string {
 }
 
 // tell makes an event of each transition that somebody may want to know of.
-func (r *Reconciler) tell(before, after *v1.RedisStore, seen *observation) {
+func (r *Reconciler) tell(before, after *v1.RedisStore, site *site) {
 	for _, c := range conditions.Transitions(before.Status.Conditions, after.Status.Conditions, v1.ConditionReady, v1.ConditionDegraded) {
 		kind := corev1.EventTypeWarning
 		if c.Type == v1.ConditionReady && c.Status == metav1.ConditionTrue {
@@ -202,9 +203,10 @@ func (r *Reconciler) tell(before, after *v1.RedisStore, seen *observation) {
 		}
 		r.recorder.Eventf(after, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
-	if seen.changed {
-		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, "Published", "Publish", "set %s with %d policies",
-			seen.assembly.Set.Hash, len(seen.assembly.Set.RateLimits))
+	// From the site, since the status of the reconciliation that published may have met a newer object.
+	if set := site.untold; set != nil {
+		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, "Published", "Publish", "set %s with %d policies", set.Hash, len(set.RateLimits))
+		site.untold = nil
 	}
 }
 

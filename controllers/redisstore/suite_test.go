@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	v1 "github.com/penstock-dev/penstock/api/v1"
 	"github.com/penstock-dev/penstock/controllers/apitest"
@@ -27,6 +28,7 @@ import (
 var api *apitest.Server
 
 func TestRedisStoreController(t *testing.T) {
+	ctrl.SetLogger(GinkgoLogr)
 	RegisterFailHandler(Fail)
 	RunSpecs(t, "RedisStore controller")
 }
@@ -44,10 +46,12 @@ type bench struct {
 	outcomes  *outcomes.Table
 	events    chan string
 	time      time.Time
+	// step is how far the time moves with every look at it.
+	step time.Duration
 }
 
 func newBench(ctx context.Context, redisOptions ...string) *bench {
-	b := &bench{redis: redistest.Start(GinkgoTB(), redisOptions...), namespace: api.Namespace(ctx), time: time.Now()}
+	b := &bench{redis: redistest.Start(GinkgoTB(), redisOptions...), namespace: api.Namespace(ctx), time: time.Now(), step: time.Minute}
 	b.restart(nil)
 	return b
 }
@@ -68,7 +72,7 @@ func (b *bench) restart(change func(*redisstore.Options)) {
 
 // tick gives a time that moves on with every look at it, so that whatever is written too often shows.
 func (b *bench) tick() time.Time {
-	b.time = b.time.Add(time.Minute)
+	b.time = b.time.Add(b.step)
 	return b.time
 }
 
@@ -97,11 +101,18 @@ func (b *bench) reconcile(ctx context.Context) (*v1.RedisStore, ctrl.Result) {
 	return store, result
 }
 
-// change edits the store.
-func (b *bench) change(ctx context.Context, edit func(*v1.RedisStore)) {
+// store gives the store as it is now.
+func (b *bench) store(ctx context.Context) *v1.RedisStore {
 	GinkgoHelper()
 	store := &v1.RedisStore{}
 	Expect(api.Client.Get(ctx, types.NamespacedName{Namespace: b.namespace, Name: "default"}, store)).To(Succeed())
+	return store
+}
+
+// change edits the store.
+func (b *bench) change(ctx context.Context, edit func(*v1.RedisStore)) {
+	GinkgoHelper()
+	store := b.store(ctx)
 	edit(store)
 	Expect(api.Client.Update(ctx, store)).To(Succeed())
 }
@@ -151,6 +162,14 @@ func (b *bench) drain() []string {
 			return all
 		}
 	}
+}
+
+// intercept gives a client whose calls go through funcs.
+func intercept(funcs interceptor.Funcs) client.Client {
+	GinkgoHelper()
+	watching, err := client.NewWithWatch(api.Config, client.Options{Scheme: api.Client.Scheme()})
+	Expect(err).NotTo(HaveOccurred())
+	return interceptor.NewClient(watching, funcs)
 }
 
 func condition(store *v1.RedisStore, kind string) string {

@@ -15,6 +15,9 @@ import (
 // MaxSetBytes is how large the policies of one store may be together, as JSON: Redis stands still while it loads them.
 const MaxSetBytes = 2 << 20
 
+// KeptNote ends the message of an invalid object whose former entry stays in the set.
+const KeptNote = " (the last valid content stays in force)"
+
 // Input is everything that decides the set of one store.
 type Input struct {
 	// Store is the RedisStore whose set is wanted.
@@ -139,7 +142,7 @@ func (in *Input) compile(rl *v1.RateLimit, outcome *Outcome) *policy.RateLimit {
 	case len(errs) > 0:
 		message := errs.ToAggregate().Error()
 		if published != nil {
-			message += " (the last valid content stays in force)"
+			message += KeptNote
 		}
 		outcome.refuse(v1.ReasonInvalid, message)
 		outcome.keep(published)
