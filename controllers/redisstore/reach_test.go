@@ -45,7 +45,7 @@ var _ = Describe("a Redis that is gone", func() {
 		for range 8 {
 			store, result = b.reconcile(ctx)
 		}
-		Expect(result.RequeueAfter).To(BeNumerically("~", 30*time.Second, 6*time.Second))
+		Expect(result.RequeueAfter).To(BeNumerically("~", 4*time.Second, 800*time.Millisecond))
 		Expect(store.ResourceVersion).To(Equal(version), "an outage is written once, not with every attempt")
 		Expect(b.drain()).To(BeEmpty())
 
