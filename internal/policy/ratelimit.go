@@ -4,15 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
-	"time"
-)
-
-// Algorithms of a Limit.
-const (
-	SlidingLog  = "SlidingLog"
-	FixedWindow = "FixedWindow"
-	TokenBucket = "TokenBucket"
 )
 
 // Answers while Redis cannot be asked.
@@ -21,13 +14,27 @@ const (
 	FailureDeny  = "Deny"
 )
 
+// Headers of a Response.
+const (
+	// HeaderDraft is RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-11.
+	HeaderDraft = "Draft"
+	// HeaderLegacy is X-RateLimit-Limit, -Remaining and -Reset.
+	HeaderLegacy = "Legacy"
+	// HeaderRetryAfter is Retry-After of RFC 9110, on denials.
+	HeaderRetryAfter = "RetryAfter"
+)
+
 // Bounds of a RateLimit; the schema of the kind has the same.
 const (
-	MaxDescriptors        = 8
-	MaxLimits             = 8
-	MaxSlidingLogRequests = 1000
-	MinWindow             = 100 * time.Millisecond
-	MaxWindow             = 744 * time.Hour
+	MaxDescriptors = 8
+	MaxOverrides   = 100
+	MaxWhen        = 8
+	// MaxWildcards is how many * a value may hold.
+	MaxWildcards = 8
+	// MaxExpressionBytes bounds the text of one CEL expression.
+	MaxExpressionBytes = 1024
+	// MaxPenaltyDenials bounds how many denials a penalty waits for.
+	MaxPenaltyDenials = 1_000_000
 )
 
 // RateLimit is a compiled RateLimit.
@@ -42,6 +49,21 @@ type RateLimit struct {
 	Descriptors []Descriptor `json:"descriptors,omitempty"`
 	// Limits must all hold.
 	Limits []Limit `json:"limits"`
+	// Overrides are other limits for some subjects: the first that matches applies. They stand in the order of
+	// SortOverrides.
+	Overrides []Override `json:"overrides,omitempty"`
+	// When are CEL expressions that must all be true for the policy to apply.
+	When []string `json:"when,omitempty"`
+	// Cost is what a request costs whose caller says nothing: 1 to MaxInteger; 0 stands for 1.
+	Cost int64 `json:"cost,omitempty"`
+	// CostExpression is a CEL expression in the place of Cost; empty is none.
+	CostExpression string `json:"costExpression,omitempty"`
+	// ShadowPercent is the share of subjects, 0 to 100, that are decided and counted but never denied.
+	ShadowPercent int64 `json:"shadowPercent,omitempty"`
+	// Penalty blocks subjects that go on after they were denied; nil is none.
+	Penalty *Penalty `json:"penalty,omitempty"`
+	// Response is how HTTP doors answer; nil is the default.
+	Response *Response `json:"response,omitempty"`
 	// OnStoreFailure is FailureAllow or FailureDeny.
 	OnStoreFailure string `json:"onStoreFailure"`
 }
@@ -51,47 +73,46 @@ type Descriptor struct {
 	Key string `json:"key"`
 	// Value is the pattern that the value must match: empty matches all, * any run of bytes.
 	Value string `json:"value,omitempty"`
+	// Shared makes all values that match a pattern with wildcards share one budget: the subject holds the pattern in the
+	// place of the value.
+	Shared bool `json:"shared,omitempty"`
 }
 
-// Limit is one limit of a policy.
-type Limit struct {
-	Name      string `json:"name"`
-	Algorithm string `json:"algorithm"`
-	// Requests per window, 0 to MaxInteger.
-	Requests int64 `json:"requests"`
-	// WindowMs is the window in milliseconds.
-	WindowMs int64 `json:"windowMs"`
-	// Burst is the capacity of a TokenBucket in tokens; 0 for other algorithms.
-	Burst int64 `json:"burst,omitempty"`
-	// TickUs is the unit of time of a TokenBucket in microseconds (see TickFor); 0 for other algorithms.
-	TickUs int64 `json:"tickUs,omitempty"`
+// Override is other limits for the subjects that it matches.
+type Override struct {
+	// Values are patterns as of a Descriptor, one for each of the policy's descriptors, in their order; empty matches all.
+	Values []string `json:"values"`
+	// Limits are in the place of the policy's; empty when Unlimited.
+	Limits []Limit `json:"limits,omitempty"`
+	// Unlimited lets the subjects pass uncounted.
+	Unlimited bool `json:"unlimited,omitempty"`
 }
 
-// TickFor gives the unit of time, in microseconds, in which a TokenBucket with that window counts.
-//
-// A bucket keeps what was used in units of token/window, so that refilling by the tokens of one tick is adding an
-// integer and nothing is ever rounded: used tokens × ticks per window must stay within MaxInteger. The unit depends on the window
-// only, so that a changed number of requests keeps what was used.
-func TickFor(windowMs int64) int64 {
-	switch {
-	case windowMs <= time.Minute.Milliseconds():
-		return 1
-	case windowMs <= 24*time.Hour.Milliseconds():
-		return 1_000
-	default:
-		return 1_000_000
-	}
+// Penalty blocks a subject for ForMs once it was denied Denials times in WithinMs. A block that begins within MaxMs after
+// the end of the one before lasts twice as long as that one, at most MaxMs.
+type Penalty struct {
+	// Denials is 1 to MaxPenaltyDenials.
+	Denials int64 `json:"denials"`
+	// WithinMs, ForMs and MaxMs are milliseconds, within the bounds of windows; MaxMs is at least ForMs.
+	WithinMs int64 `json:"withinMs"`
+	ForMs    int64 `json:"forMs"`
+	MaxMs    int64 `json:"maxMs"`
 }
 
-// MaxBurst gives the largest capacity that a TokenBucket with that window can count exactly (see TickFor): at least
-// 10^8 tokens for every window.
-func MaxBurst(windowMs int64) int64 {
-	return MaxInteger / max(1, windowTicks(windowMs))
+// Response is how HTTP doors answer. Its zero value is the default.
+type Response struct {
+	// Status is that of a denial, 400 to 599; 0 stands for 429.
+	Status int `json:"status,omitempty"`
+	// Headers are of the constants Header…; nil stands for Draft and RetryAfter, and an empty list for none.
+	Headers []string `json:"headers"`
+	// Type, Title and Detail replace the members of that name in the body, application/problem+json; empty is the default.
+	Type   string `json:"type,omitempty"`
+	Title  string `json:"title,omitempty"`
+	Detail string `json:"detail,omitempty"`
 }
 
-func windowTicks(windowMs int64) int64 {
-	return windowMs * 1000 / TickFor(windowMs)
-}
+// DefaultHeaders are those of a policy without Response.Headers.
+var DefaultHeaders = []string{HeaderDraft, HeaderRetryAfter}
 
 // Sealed gives the policy with its content hash.
 func (r RateLimit) Sealed() RateLimit {
@@ -100,13 +121,75 @@ func (r RateLimit) Sealed() RateLimit {
 	return r
 }
 
+// NeedsDoor tells whether somebody has to evaluate expressions before Redis is asked, which direct callers of a function
+// cannot.
+func (r *RateLimit) NeedsDoor() bool { return len(r.When) > 0 || r.CostExpression != "" }
+
+// FixedCost is what a request costs whose caller says nothing, unless there is a CostExpression.
+func (r *RateLimit) FixedCost() int64 { return max(1, r.Cost) }
+
+// Holds tells whether any limit of the policy or of its overrides is of the algorithm.
+func (r *RateLimit) Holds(algorithm string) bool {
+	of := func(l Limit) bool { return l.Algorithm == algorithm }
+	return slices.ContainsFunc(r.Limits, of) ||
+		slices.ContainsFunc(r.Overrides, func(o Override) bool { return slices.ContainsFunc(o.Limits, of) })
+}
+
+// IsConcurrency tells whether the policy counts what is under way, so that callers acquire and release slots.
+func (r *RateLimit) IsConcurrency() bool { return r.Limits[0].Algorithm == Concurrency }
+
+// format is the oldest document format whose readers decide rightly by the policy.
+func (r *RateLimit) format() int {
+	newer := len(r.Overrides) > 0 || r.NeedsDoor() || r.Cost > 1 || r.ShadowPercent > 0 || r.Penalty != nil ||
+		slices.ContainsFunc(r.Descriptors, func(d Descriptor) bool { return d.Shared }) ||
+		slices.ContainsFunc(r.Limits, func(l Limit) bool { return !l.original() })
+	if newer {
+		return 2
+	}
+	return 1
+}
+
+// SortOverrides puts overrides in the order in which they are tried: the most specific first, equal ones as they were.
+// Descriptor by descriptor, in the policy's order, an exact value is more specific than one with wildcards, and that more
+// than any value; with these alike, the one with more bytes that are no wildcards.
+func SortOverrides(overrides []Override) { slices.SortStableFunc(overrides, compareOverrides) }
+
+func compareOverrides(a, b Override) int {
+	for i := range min(len(a.Values), len(b.Values)) {
+		if d := rank(b.Values[i]) - rank(a.Values[i]); d != 0 {
+			return d
+		}
+	}
+	return literals(b.Values) - literals(a.Values)
+}
+
+func rank(pattern string) int {
+	switch {
+	case pattern == "":
+		return 0
+	case strings.Contains(pattern, "*"):
+		return 1
+	default:
+		return 2
+	}
+}
+
+func literals(patterns []string) int {
+	n := 0
+	for _, p := range patterns {
+		n += len(p) - strings.Count(p, "*")
+	}
+	return n
+}
+
 var (
 	policyName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 	hashText   = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	limitName  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 )
 
-// Validate checks everything that deciding relies on.
+// Validate checks everything that deciding relies on. That the expressions compile is not among it: this package knows no
+// CEL.
 func (r *RateLimit) Validate() error {
 	if !policyName.MatchString(r.Name) {
 		return errors.New("name: want <namespace>/<name> in lower-case letters, digits, dots and hyphens")
@@ -122,23 +205,26 @@ func (r *RateLimit) Validate() error {
 		return fmt.Errorf("descriptors: %d, want at most %d", len(r.Descriptors), MaxDescriptors)
 	}
 	for i, d := range r.Descriptors {
-		if d.Key == "" || strings.Count(d.Value, "*") > 8 {
-			return fmt.Errorf("descriptors[%d]: want a key, and at most 8 wildcards in the value", i)
+		if d.Key == "" || strings.Count(d.Value, "*") > MaxWildcards {
+			return fmt.Errorf("descriptors[%d]: want a key, and at most %d wildcards in the value", i, MaxWildcards)
+		}
+		if d.Shared && rank(d.Value) != 1 {
+			return fmt.Errorf("descriptors[%d]: shared is for values with a wildcard", i)
 		}
 	}
-	if len(r.Limits) < 1 || len(r.Limits) > MaxLimits {
-		return fmt.Errorf("limits: %d, want 1 to %d", len(r.Limits), MaxLimits)
+	if err := validateLimits(r.Limits); err != nil {
+		return err
 	}
-	names := make(map[string]bool, len(r.Limits))
-	for i := range r.Limits {
-		l := &r.Limits[i]
-		if err := l.validate(); err != nil {
-			return fmt.Errorf("limits[%d]: %w", i, err)
+	for _, check := range []func() error{r.validateOverrides, r.validateExpressions, r.validatePenalty, r.validateResponse} {
+		if err := check(); err != nil {
+			return err
 		}
-		if names[l.Name] {
-			return fmt.Errorf("limits[%d]: name %q is there twice", i, l.Name)
-		}
-		names[l.Name] = true
+	}
+	if r.Cost < 0 || r.Cost > MaxInteger {
+		return fmt.Errorf("cost %d: want 0 to %d", r.Cost, int64(MaxInteger))
+	}
+	if r.ShadowPercent < 0 || r.ShadowPercent > 100 {
+		return fmt.Errorf("shadowPercent %d: want 0 to 100", r.ShadowPercent)
 	}
 	if r.OnStoreFailure != FailureAllow && r.OnStoreFailure != FailureDeny {
 		return fmt.Errorf("onStoreFailure %q: want %s or %s", r.OnStoreFailure, FailureAllow, FailureDeny)
@@ -146,35 +232,97 @@ func (r *RateLimit) Validate() error {
 	return nil
 }
 
-func (l *Limit) validate() error {
-	if !limitName.MatchString(l.Name) {
-		return fmt.Errorf("name %q: want lower-case letters, digits and -", l.Name)
+func (r *RateLimit) validateOverrides() error {
+	if len(r.Overrides) > MaxOverrides {
+		return fmt.Errorf("overrides: %d, want at most %d", len(r.Overrides), MaxOverrides)
 	}
-	if l.Requests < 0 || l.Requests > MaxInteger {
-		return fmt.Errorf("requests %d: want 0 to %d", l.Requests, int64(MaxInteger))
+	for i := range r.Overrides {
+		o := &r.Overrides[i]
+		if len(o.Values) != len(r.Descriptors) || strings.Join(o.Values, "") == "" {
+			return fmt.Errorf("overrides[%d].values: want one for each of the %d descriptors, of which one at least is not empty", i, len(r.Descriptors))
+		}
+		if slices.ContainsFunc(o.Values, func(v string) bool { return strings.Count(v, "*") > MaxWildcards }) {
+			return fmt.Errorf("overrides[%d].values: want at most %d wildcards in each", i, MaxWildcards)
+		}
+		if o.Unlimited != (len(o.Limits) == 0) {
+			return fmt.Errorf("overrides[%d]: want either limits or unlimited", i)
+		}
+		if o.Unlimited {
+			continue
+		}
+		if err := validateLimits(o.Limits); err != nil {
+			return fmt.Errorf("overrides[%d].%w", i, err)
+		}
+		if (o.Limits[0].Algorithm == Concurrency) != r.IsConcurrency() {
+			return fmt.Errorf("overrides[%d].limits: want %s exactly when the policy's limit is", i, Concurrency)
+		}
 	}
-	if l.WindowMs < MinWindow.Milliseconds() || l.WindowMs > MaxWindow.Milliseconds() {
-		return fmt.Errorf("windowMs %d: want %d to %d", l.WindowMs, MinWindow.Milliseconds(), MaxWindow.Milliseconds())
+	if !slices.IsSortedFunc(r.Overrides, compareOverrides) {
+		return errors.New("overrides: want the most specific first")
 	}
-	switch l.Algorithm {
-	case SlidingLog:
-		if l.Requests > MaxSlidingLogRequests {
-			return fmt.Errorf("requests %d: want at most %d for SlidingLog", l.Requests, MaxSlidingLogRequests)
+	return nil
+}
+
+func (r *RateLimit) validateExpressions() error {
+	if len(r.When) > MaxWhen {
+		return fmt.Errorf("when: %d, want at most %d", len(r.When), MaxWhen)
+	}
+	for i, text := range r.When {
+		if text == "" || len(text) > MaxExpressionBytes {
+			return fmt.Errorf("when[%d]: want 1 to %d bytes", i, MaxExpressionBytes)
 		}
-	case FixedWindow:
-	case TokenBucket:
-		if most := MaxBurst(l.WindowMs); l.Requests > most || l.Burst > most || l.Burst < 1 {
-			return fmt.Errorf("requests %d, burst %d: want at most %d for this window, and a burst of at least 1", l.Requests, l.Burst, most)
-		}
-		if l.TickUs != TickFor(l.WindowMs) {
-			return fmt.Errorf("tickUs %d: want %d", l.TickUs, TickFor(l.WindowMs))
-		}
+	}
+	if len(r.CostExpression) > MaxExpressionBytes {
+		return fmt.Errorf("costExpression: want at most %d bytes", MaxExpressionBytes)
+	}
+	if r.CostExpression != "" && r.Cost != 0 {
+		return errors.New("cost and costExpression: want one of them")
+	}
+	return nil
+}
+
+func (r *RateLimit) validatePenalty() error {
+	p := r.Penalty
+	if p == nil {
 		return nil
-	default:
-		return fmt.Errorf("algorithm %q: want %s, %s or %s", l.Algorithm, SlidingLog, FixedWindow, TokenBucket)
 	}
-	if l.Burst != 0 || l.TickUs != 0 {
-		return fmt.Errorf("burst and tickUs are for %s only", TokenBucket)
+	if p.Denials < 1 || p.Denials > MaxPenaltyDenials {
+		return fmt.Errorf("penalty.denials %d: want 1 to %d", p.Denials, MaxPenaltyDenials)
+	}
+	for _, d := range []struct {
+		name string
+		ms   int64
+	}{{"within", p.WithinMs}, {"for", p.ForMs}, {"max", p.MaxMs}} {
+		if d.ms < MinWindow.Milliseconds() || d.ms > MaxWindow.Milliseconds() {
+			return fmt.Errorf("penalty.%sMs %d: want %d to %d", d.name, d.ms, MinWindow.Milliseconds(), MaxWindow.Milliseconds())
+		}
+	}
+	if p.MaxMs < p.ForMs {
+		return fmt.Errorf("penalty.maxMs %d: want at least forMs, %d", p.MaxMs, p.ForMs)
+	}
+	if r.IsConcurrency() {
+		return fmt.Errorf("penalty: not with %s, whose callers wait for slots", Concurrency)
+	}
+	return nil
+}
+
+func (r *RateLimit) validateResponse() error {
+	p := r.Response
+	if p == nil {
+		return nil
+	}
+	if p.Status != 0 && (p.Status < 400 || p.Status > 599) {
+		return fmt.Errorf("response.status %d: want 400 to 599", p.Status)
+	}
+	for i, h := range p.Headers {
+		if !slices.Contains([]string{HeaderDraft, HeaderLegacy, HeaderRetryAfter}, h) || slices.Contains(p.Headers[:i], h) {
+			return fmt.Errorf("response.headers[%d] %q: want each of %s, %s and %s at most once", i, h, HeaderDraft, HeaderLegacy, HeaderRetryAfter)
+		}
+	}
+	for _, text := range []string{p.Type, p.Title, p.Detail} {
+		if len(text) > 1024 {
+			return errors.New("response: want at most 1024 bytes in each of type, title and detail")
+		}
 	}
 	return nil
 }

@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-// Format is the newest document format that this code reads and writes. It is raised when a reader that ignores what is
-// new would decide wrongly.
-const Format = 1
+// Format is the newest document format that this code reads. It is raised when a reader that ignores what is new would
+// decide wrongly; a set is written in the oldest format that its policies allow, so that older readers take it as long as
+// they can.
+const Format = 2
 
 // MaxInteger is 2^53-1, the largest integer that Lua and every JSON parser hold exactly.
 const MaxInteger = 1<<53 - 1
@@ -32,9 +33,12 @@ type Set struct {
 
 // NewSet sorts the policies and seals the set with its hash.
 func NewSet(limits []RateLimit) *Set {
-	s := &Set{Format: Format, RateLimits: slices.Clone(limits)}
+	s := &Set{Format: 1, RateLimits: slices.Clone(limits)}
 	if s.RateLimits == nil {
 		s.RateLimits = []RateLimit{}
+	}
+	for i := range s.RateLimits {
+		s.Format = max(s.Format, s.RateLimits[i].format())
 	}
 	slices.SortFunc(s.RateLimits, func(a, b RateLimit) int { return strings.Compare(a.Name, b.Name) })
 	s.Hash = s.hash()

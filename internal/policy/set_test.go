@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -68,6 +69,12 @@ func TestParseRefuses(t *testing.T) {
 	limit := func(change func(*Limit)) string {
 		return with(func(r *RateLimit) { change(&r.Limits[0]) })
 	}
+	calendar := func(change func(*Limit)) string {
+		return limit(func(l *Limit) {
+			l.Algorithm, l.Calendar, l.TimeZone, l.WindowMs, l.Offsets = FixedWindow, CalendarDay, "UTC", 86_400_000, [][2]int64{{0, 0}}
+			change(l)
+		})
+	}
 	for name, test := range map[string]struct{ document, wantError string }{
 		"no JSON":               {"<html>", "invalid character"},
 		"another type":          {`{"format":1,"hash":"x","rateLimits":7}`, "rateLimits"},
@@ -94,6 +101,57 @@ func TestParseRefuses(t *testing.T) {
 		"bucket without burst":  {limit(func(l *Limit) { l.Algorithm, l.TickUs = TokenBucket, 1 }), "burst"},
 		"bucket, another tick":  {limit(func(l *Limit) { l.Algorithm, l.Burst, l.TickUs = TokenBucket, 5, 1000 }), "tickUs"},
 		"bucket over its bound": {limit(func(l *Limit) { l.Algorithm, l.Burst, l.TickUs = TokenBucket, MaxBurst(60_000)+1, 1 }), "at most"},
+		"long sliding counter":  {limit(func(l *Limit) { l.Algorithm, l.Requests = SlidingCounter, MaxSlidingCounterRequests+1 }), "SlidingCounter"},
+		"too many slots": {limit(func(l *Limit) {
+			l.Algorithm, l.WindowMs, l.SlotTTLMs, l.Requests = Concurrency, 0, 60_000, MaxSlots+1
+		}), "Concurrency"},
+		"slots with a window":     {limit(func(l *Limit) { l.Algorithm, l.SlotTTLMs = Concurrency, 60_000 }), "windowMs"},
+		"slots without a TTL":     {limit(func(l *Limit) { l.Algorithm, l.WindowMs = Concurrency, 0 }), "slotTtlMs"},
+		"a TTL without slots":     {limit(func(l *Limit) { l.SlotTTLMs = 60_000 }), "slotTtlMs"},
+		"a balance with a window": {limit(func(l *Limit) { l.Algorithm = Balance }), "windowMs"},
+		"slots beside a limit": {with(func(r *RateLimit) {
+			r.Limits = append(r.Limits, Limit{Name: "slots", Algorithm: Concurrency, Requests: 1, SlotTTLMs: 60_000})
+		}), "only limit"},
+		"unknown calendar":        {calendar(func(l *Limit) { l.Calendar = "Year" }), "calendar"},
+		"calendar of a log":       {calendar(func(l *Limit) { l.Algorithm = SlidingLog }), "calendar"},
+		"calendar, other window":  {calendar(func(l *Limit) { l.WindowMs = 60_000 }), "windowMs"},
+		"calendar without a zone": {calendar(func(l *Limit) { l.TimeZone = "" }), "timeZone"},
+		"a zone without calendar": {calendar(func(l *Limit) { l.Calendar = "" }), "timeZone"},
+		"no offsets":              {calendar(func(l *Limit) { l.Offsets = nil }), "offsets"},
+		"offsets out of order":    {calendar(func(l *Limit) { l.Offsets = [][2]int64{{0, 0}, {0, 3600}} }), "offsets[1]"},
+		"an offset of a day":      {calendar(func(l *Limit) { l.Offsets = [][2]int64{{0, 86_400}} }), "offsets[0]"},
+		"shared without wildcard": {with(func(r *RateLimit) { r.Descriptors[0].Shared = true }), "shared"},
+		"101 overrides":           {with(func(r *RateLimit) { r.Overrides = slices.Repeat([]Override{vip("x")}, 101) }), "overrides: 101"},
+		"override of two values":  {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a", "b"}, Unlimited: true}} }), "overrides[0].values"},
+		"override of everybody":   {with(func(r *RateLimit) { r.Overrides = []Override{vip("")} }), "overrides[0].values"},
+		"override, 9 wildcards":   {with(func(r *RateLimit) { r.Overrides = []Override{vip(strings.Repeat("*a", 9))} }), "8 wildcards"},
+		"override of nothing":     {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a"}}} }), "limits or unlimited"},
+		"override of both": {with(func(r *RateLimit) {
+			r.Overrides = []Override{{Values: []string{"a"}, Unlimited: true, Limits: r.Limits}}
+		}), "limits or unlimited"},
+		"override, bad limits": {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a"}, Limits: []Limit{{Name: "x"}}}} }), "overrides[0].limits[0]"},
+		"override with slots": {with(func(r *RateLimit) {
+			r.Overrides = []Override{{Values: []string{"a"}, Limits: []Limit{{Name: "slots", Algorithm: Concurrency, Requests: 1, SlotTTLMs: 60_000}}}}
+		}), "overrides[0].limits"},
+		"overrides out of order": {with(func(r *RateLimit) { r.Overrides = []Override{vip("a*"), vip("a")} }), "most specific first"},
+		"nine conditions":        {with(func(r *RateLimit) { r.When = slices.Repeat([]string{"true"}, 9) }), "when: 9"},
+		"an empty condition":     {with(func(r *RateLimit) { r.When = []string{""} }), "when[0]"},
+		"a long condition":       {with(func(r *RateLimit) { r.When = []string{strings.Repeat(" ", 1025)} }), "when[0]"},
+		"a long cost":            {with(func(r *RateLimit) { r.CostExpression = strings.Repeat(" ", 1025) }), "costExpression"},
+		"two costs":              {with(func(r *RateLimit) { r.CostExpression, r.Cost = "1", 1 }), "cost and costExpression"},
+		"a negative cost":        {with(func(r *RateLimit) { r.Cost = -1 }), "cost -1"},
+		"101 percent":            {with(func(r *RateLimit) { r.ShadowPercent = 101 }), "shadowPercent"},
+		"penalty of no denials":  {with(func(r *RateLimit) { r.Penalty = &Penalty{WithinMs: 1000, ForMs: 1000, MaxMs: 1000} }), "penalty.denials"},
+		"penalty of no time":     {with(func(r *RateLimit) { r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, MaxMs: 1000} }), "penalty.forMs"},
+		"penalty over its most":  {with(func(r *RateLimit) { r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 2000, MaxMs: 1000} }), "penalty.maxMs"},
+		"penalty for slots": {with(func(r *RateLimit) {
+			r.Limits = []Limit{{Name: "slots", Algorithm: Concurrency, Requests: 1, SlotTTLMs: 60_000}}
+			r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000}
+		}), "penalty"},
+		"response of 200":   {with(func(r *RateLimit) { r.Response = &Response{Status: 200} }), "response.status"},
+		"a header twice":    {with(func(r *RateLimit) { r.Response = &Response{Headers: []string{HeaderDraft, HeaderDraft}} }), "response.headers[1]"},
+		"an unknown header": {with(func(r *RateLimit) { r.Response = &Response{Headers: []string{"X"}} }), "response.headers[0]"},
+		"a long title":      {with(func(r *RateLimit) { r.Response = &Response{Title: strings.Repeat("x", 1025)} }), "response"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			set, err := Parse([]byte(test.document))
@@ -104,6 +162,72 @@ func TestParseRefuses(t *testing.T) {
 				t.Errorf("error %q does not name %q", err, test.wantError)
 			}
 		})
+	}
+}
+
+// vip gives an override without limits.
+func vip(value string) Override { return Override{Values: []string{value}, Unlimited: true} }
+
+// Readers of the first format decide rightly by all that they know.
+func TestASetIsWrittenInTheOldestFormatThatItAllows(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*RateLimit)
+		want   int
+	}{
+		"as before":       {func(*RateLimit) {}, 1},
+		"with a response": {func(r *RateLimit) { r.Response = &Response{Status: 503} }, 1},
+		"a cost of 1":     {func(r *RateLimit) { r.Cost = 1 }, 1},
+		"shared":          {func(r *RateLimit) { r.Descriptors[0] = Descriptor{Key: "path", Value: "/api/*", Shared: true} }, 2},
+		"overrides":       {func(r *RateLimit) { r.Overrides = []Override{vip("a")} }, 2},
+		"a condition":     {func(r *RateLimit) { r.When = []string{"true"} }, 2},
+		"a cost":          {func(r *RateLimit) { r.Cost = 2 }, 2},
+		"an expression":   {func(r *RateLimit) { r.CostExpression = "request.cost" }, 2},
+		"in shadow":       {func(r *RateLimit) { r.ShadowPercent = 1 }, 2},
+		"a penalty":       {func(r *RateLimit) { r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000} }, 2},
+		"a new algorithm": {func(r *RateLimit) { r.Limits[0].Algorithm = SlidingCounter }, 2},
+		"a calendar": {func(r *RateLimit) {
+			r.Limits[0] = Limit{
+				Name: "day", Algorithm: FixedWindow, Requests: 1, WindowMs: 86_400_000, Calendar: CalendarDay, TimeZone: "UTC",
+				Offsets: [][2]int64{{0, 0}},
+			}
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := perIP()
+			test.change(&r)
+			set := NewSet([]RateLimit{perIPNamed("shop/other").Sealed(), r.Sealed()})
+			if err := set.Validate(); err != nil || set.Format != test.want {
+				t.Errorf("format %d, %v, want %d", set.Format, err, test.want)
+			}
+		})
+	}
+}
+
+func perIPNamed(name string) RateLimit {
+	r := perIP()
+	r.Name = name
+	return r
+}
+
+func TestOverridesAreTriedFromTheMostSpecific(t *testing.T) {
+	values := func(lists ...[]string) []Override {
+		var overrides []Override
+		for _, l := range lists {
+			overrides = append(overrides, Override{Values: l})
+		}
+		return overrides
+	}
+	got := values(
+		[]string{"", "b"}, []string{"a*", "b"}, []string{"a*", ""}, []string{"*c", "b"}, []string{"a", ""}, []string{"ab*", ""},
+		[]string{"a", "b*"}, []string{"a", "b"}, []string{"x*", "b"},
+	)
+	want := values(
+		[]string{"a", "b"}, []string{"a", "b*"}, []string{"a", ""}, []string{"a*", "b"}, []string{"*c", "b"}, []string{"x*", "b"},
+		[]string{"ab*", ""}, []string{"a*", ""}, []string{"", "b"},
+	)
+	SortOverrides(got)
+	if !slices.EqualFunc(got, want, func(a, b Override) bool { return slices.Equal(a.Values, b.Values) }) {
+		t.Errorf("got  %v\nwant %v", got, want)
 	}
 }
 
@@ -124,6 +248,11 @@ func TestEveryWindowHoldsAHundredMillionTokens(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add(NewSet([]RateLimit{perIP().Sealed()}).Marshal())
+	everything := perIP()
+	everything.Descriptors = []Descriptor{{Key: "path", Value: "/api/*", Shared: true}}
+	everything.Overrides, everything.When, everything.CostExpression = []Override{vip("/api/a")}, []string{"true"}, "1"
+	everything.Penalty, everything.Response = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000}, &Response{Status: 503}
+	f.Add(NewSet([]RateLimit{everything.Sealed()}).Marshal())
 	f.Add([]byte(`{"format":1}`))
 	f.Add([]byte(`{"format":9e99}`))
 	f.Fuzz(func(t *testing.T, document []byte) {
