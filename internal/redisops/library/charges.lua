@@ -2,15 +2,18 @@
 --
 -- KEYS:  for each charge the counter's key rl:{<digest>}:<namespace>/<name>, which may be followed by the keys of its
 --        logs, <counter>:<limit name>.
--- ARGV:  for each charge: the policy, the cost (0 to 2^53-1; 0 looks only), the id (empty), and the subject's values in
---        the policy's order.
--- Reply: none of its own; PENSTOCK_NOPOLICY, PENSTOCK_BADKEY and PENSTOCK_BADARG name what is wrong.
+-- ARGV:  for each charge: the policy, the cost (0 to 2^53-1, 0 looks only; "" is the policy's), the id ("" is none), the
+--        subject's values in the policy's order, and "door" where the policy asks for it: by that the caller says that
+--        it has evaluated the policy's expressions.
+-- Reply: none of its own; PENSTOCK_NOPOLICY, PENSTOCK_NEEDS_DOOR, PENSTOCK_BADKEY and PENSTOCK_BADARG name what is
+--        wrong.
 -- Time:  none.
 
--- The state of one call, like that of slots.lua. By charge: its cost, and the counter that it spends from.
-local cost_of, counter_of = {}, {}
--- By counter: its policy and key, the slot before its first, all that is asked of it, and what it is to be charged.
-local policy_of, key_of, first_slot, asked, charged = {}, {}, {}, {}, {}
+-- The state of one call, like that of cells.lua. By charge: its cost, its id, and the counter that it spends from.
+local cost_of, id_of, counter_of = {}, {}, {}
+-- By counter: its policy, budget and key, the cell before its first, all that is asked of it, and what it is to be
+-- charged.
+local policy_of, budget_for, key_of, first_cell, asked, charged = {}, {}, {}, {}, {}, {}
 
 -- is_counter_of tells whether the key is rl:{, 22 base64url characters and the policy's tail.
 local function is_counter_of(p, key)
@@ -37,19 +40,31 @@ local function wrong_value(p, value, v)
   return what .. 'is "' .. shown(value) .. '": ' .. p.name .. ' is for "' .. shown(p.descriptors[v].value) .. '"'
 end
 
--- wrong_argument says what is wrong with the arguments of a charge from a on; nil when nothing is.
-local function wrong_argument(p, args, a)
-  if args[a + 1] ~= '1' and not integer(match(args[a + 1] or '', '^[0-9]+$')) then
-    return 'cost is "' .. shown(args[a + 1] or '') .. '": want an integer from 0 to 9007199254740991'
-  elseif args[a + 2] ~= '' then
-    return 'id has to be there and empty: this version keeps no ids'
-  end
+-- wrong_values says what is wrong with a subject whose value n is args[first + n]; nil when nothing is.
+local function wrong_values(p, args, first)
   for v = 1, p.values do
-    local value = args[a + 2 + v]
+    local value = args[first + v]
     if not value or #value > 256 or (p.parts[v] and not matches(p.parts[v], value)) then
       return wrong_value(p, value, v)
     end
   end
+end
+
+local function is_id(text)
+  return #text <= MAX_ID and find(text, '^[!-~]+$')
+end
+
+-- wrong_argument says what is wrong with the arguments of a charge from a on; nil when nothing is. decides tells whether
+-- the policy's expressions matter: else nobody has to say what a request costs.
+local function wrong_argument(p, args, a, decides)
+  local cost, id = args[a + 1], args[a + 2]
+  if cost ~= '1' and not integer(match(cost or '', '^[0-9]+$')) and (cost ~= '' or (decides and not p.cost)) then
+    return 'cost is "' .. shown(cost or '') .. '": want an integer from 0 to 9007199254740991' ..
+      (p.cost and ', or nothing for the policy\'s' or '')
+  elseif id ~= '' and not (id and is_id(id)) then
+    return 'id: want an empty argument, or 1 to 128 visible ASCII characters'
+  end
+  return wrong_values(p, args, a + 2)
 end
 
 -- skip_logs gives the place of the first key, from k on, that does not belong to the counter before it; nil and an error
@@ -69,8 +84,22 @@ local function too_many(p, args, a)
   return refuse('BADARG', (#args - a + 1) .. ' arguments too many: ' .. p.name .. ' takes ' .. p.values .. ' values')
 end
 
--- wrong_charge gives an error reply when keys and arguments are not those of one charge on the policy.
-local function wrong_charge(p, keys, args)
+local function needs_door(p)
+  return refuse('NEEDS_DOOR', p.name .. ' has expressions (when or cost) that only penstockd evaluates: ask one of its doors')
+end
+
+-- wrong_policy gives an error reply when the policy's kind of limit is not the one that the call is for.
+local function wrong_policy(p, slots)
+  if p.slots == slots then
+    return nil
+  elseif p.slots then
+    return refuse('BADARG', 'policy ' .. p.name .. ' is a Concurrency: call penstock_slot_acquire and penstock_slot_release')
+  end
+  return refuse('BADARG', 'policy ' .. p.name .. ' has no slots: want one of algorithm Concurrency')
+end
+
+-- wrong_keys gives an error reply when keys are not those of one counter of the policy.
+local function wrong_keys(p, keys)
   if not is_counter_of(p, keys[1]) then
     return wrong_key(p, keys[1], 1)
   end
@@ -80,23 +109,59 @@ local function wrong_charge(p, keys, args)
       return failure or wrong_key(p, keys[k], k)
     end
   end
-  local wrong = wrong_argument(p, args, 1)
+end
+
+-- wrong_end gives an error reply when the arguments do not end before a: behind "door", where the policy asks for it and
+-- the call is one for which that matters.
+local function wrong_end(p, args, a, decides)
+  if decides and p.door then
+    if args[a] ~= 'door' then
+      return needs_door(p)
+    end
+    a = a + 1
+  end
+  if args[a] then
+    return too_many(p, args, a)
+  end
+end
+
+-- wrong_charge gives an error reply when keys and arguments are not those of one charge on the policy. decides tells
+-- whether the policy's expressions matter.
+local function wrong_charge(p, keys, args, decides)
+  local failure = wrong_keys(p, keys)
+  if failure then
+    return failure
+  end
+  local wrong = wrong_argument(p, args, 1, decides)
   if wrong then
     return refuse('BADARG', wrong)
   end
-  if args[4 + p.values] then
-    return too_many(p, args, 4 + p.values)
+  return wrong_end(p, args, 4 + p.values, decides)
+end
+
+-- add_counter gives the counter of a key, which it adds unless it is there; nil and an error reply when the key stood for
+-- something else before.
+local function add_counter(seen, p, b, key, counters, cells)
+  local counter = seen[key]
+  if not counter then
+    counter, seen[key] = counters + 1, counters + 1
+    policy_of[counter], budget_for[counter], key_of[counter], first_cell[counter] = p, b, key, cells
+    asked[counter], charged[counter] = 0, 0
+  elseif policy_of[counter] ~= p or budget_for[counter] ~= b then
+    return nil, 'policy is not the same as before for the same key, or the values have other limits'
   end
+  return counter
 end
 
 -- read_charges fills the arrays above. It gives the number of charges and of counters, or nil and an error reply.
 local function read_charges(keys, args, resolve)
-  local k, a, c, counters, slots = 1, 1, 0, 0, 0
+  local k, a, c, counters, cells = 1, 1, 0, 0, 0
   local seen = {}
   repeat
     c = c + 1
     local p, failure = resolve(args[a] or '')
-    if not p then
+    failure = failure or wrong_policy(p, false)
+    if failure then
       return nil, failure
     end
     local key = keys[k]
@@ -107,24 +172,34 @@ local function read_charges(keys, args, resolve)
     if failure then
       return nil, failure
     end
-    local wrong = wrong_argument(p, args, a)
+    local counter
+    local wrong, id = wrong_argument(p, args, a, true), args[a + 2]
+    if not wrong then
+      local b = budget_of(p, args, a + 2)
+      counter, wrong = add_counter(seen, p, b, key, counters, cells)
+      if counter and counter > counters then
+        counters, cells = counter, cells + b.count
+      end
+    end
+    if not wrong and id ~= '' then
+      if seen[key .. '#' .. id] then
+        wrong = 'id is the same as before for the same key'
+      end
+      seen[key .. '#' .. id] = true
+    end
     if wrong then
       return nil, refuse('BADARG', 'charge ' .. c .. ': ' .. wrong)
     end
 
-    local counter = seen[key]
-    if not counter then
-      counters = counters + 1
-      counter, seen[key] = counters, counters
-      policy_of[counter], key_of[counter], first_slot[counter] = p, key, slots
-      asked[counter], charged[counter] = 0, 0
-      slots = slots + p.count
-    elseif policy_of[counter] ~= p then
-      return nil, refuse('BADARG', 'charge ' .. c .. ': policy is not the same as before for the same key')
-    end
-    cost_of[c], counter_of[c] = tonumber(args[a + 1]), counter
+    cost_of[c], id_of[c], counter_of[c] = tonumber(args[a + 1]) or p.cost, id, counter
     asked[counter] = asked[counter] + cost_of[c]
     a = a + 3 + p.values
+    if p.door then
+      if args[a] ~= 'door' then
+        return nil, needs_door(p)
+      end
+      a = a + 1
+    end
     if not keys[k] and args[a] then
       return nil, too_many(p, args, a)
     end

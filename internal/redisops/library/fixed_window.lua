@@ -1,53 +1,73 @@
--- FixedWindow: requests are counted in windows that begin at multiples of the window since 1970.
+-- FixedWindow: requests are counted in windows that begin at multiples of the window since 1970, or by a calendar.
 --
--- KEYS:  the counter (a hash); the limit's field holds "F<window ms> <begin of the window ms> <used>".
+-- KEYS:  the counter (a hash); the limit's field holds "F<window ms> <begin of the window ms> <used>", of a calendar
+--        "K<calendar>/<time zone> <begin ms> <used>".
 -- ARGV:  none of its own.
 -- Reply: none of its own.
 -- Time:  the caller's, in microseconds. A stored window that lies in the future (the clock went back) counts as the
 --        current one.
+--
+-- The functions are described in cells.lua.
 
-local fixed_window = {}
+local function new_fixed_window()
+  local fixed_window = {}
 
-function fixed_window.prepare(limit)
-  limit.signature = append('F', limit.windowMs) .. ' '
-  limit.pattern = '^' .. limit.signature .. '([0-9]+) ([0-9]+)$'
-  limit.begin = -1
-  limit.keep = limit.windowMs + 1000
-end
+  function fixed_window.prepare(limit)
+    limit.signature = append('F', limit.windowMs) .. ' '
+    if limit.calendar then
+      limit.signature = 'K' .. limit.calendar .. '/' .. limit.timeZone .. ' '
+    end
+    limit.pattern = '^' .. gsub(limit.signature, '%W', '%%%0') .. '([0-9]+) ([0-9]+)$'
+    limit.begin, limit.finish = 0, 0
+    limit.keep = limit.windowMs + 1000
+  end
 
-function fixed_window.read(limit, i, raw, now)
-  local begin = now - now % limit.window
-  if limit.begin ~= begin then
-    -- All counters share the text of the current window.
-    limit.begin = begin
-    limit.head = append(limit.signature, begin / 1000) .. ' '
+  function fixed_window.read(limit, i, raw, now)
+    if now < limit.begin or now >= limit.finish then
+      -- All counters share the current window, and its text.
+      if limit.calendar then
+        limit.begin, limit.finish = calendar_window(limit, now)
+      else
+        limit.begin = now - now % limit.window
+        limit.finish = limit.begin + limit.window
+      end
+      limit.head = append(limit.signature, limit.begin / 1000) .. ' '
+    end
+    used[i], stale[i] = 0, false
+    if not raw then
+      return
+    end
+    local head = limit.head
+    if sub(raw, 1, #head) == head then
+      used[i] = integer(match(raw, '^[0-9]+$', #head + 1)) or 0
+      return
+    end
+    local stored, n = match(raw, limit.pattern)
+    stored, n = integer(stored), integer(n)
+    if n and stored and stored * 1000 > limit.begin then
+      used[i], stale[i] = n, true
+    end
   end
-  at[i], used[i], stale[i] = begin, 0, false
-  if not raw then
-    return
-  end
-  local head = limit.head
-  if sub(raw, 1, #head) == head then
-    used[i] = integer(match(raw, '^[0-9]+$', #head + 1)) or 0
-    return
-  end
-  local stored, n = match(raw, limit.pattern)
-  stored, n = integer(stored), integer(n)
-  if n and stored and stored * 1000 > begin then
-    used[i], stale[i] = n, true
-  end
-end
 
-function fixed_window.check(limit, i, now, cost)
-  local n, room = used[i], limit.capacity - used[i]
-  local rest = at[i] + limit.window - now
-  if cost > room then
-    return max(room, 0), n > 0 and rest or 0, cost > limit.capacity and limit.window or rest
+  function fixed_window.check(limit, i, now, cost)
+    local n, room = used[i], limit.capacity - used[i]
+    local rest = limit.finish - now
+    if cost > room then
+      return max(room, 0), n > 0 and rest or 0, cost > limit.capacity and limit.window or rest
+    end
+    return room - cost, n + cost > 0 and rest or 0, 0
   end
-  return room - cost, n + cost > 0 and rest or 0, 0
-end
 
-function fixed_window.write(limit, i, now, cost)
-  local need = ceil((at[i] + limit.window - now) / 1000)
-  return append(limit.head, used[i] + cost), need, need + 1000
+  function fixed_window.write(limit, i, now, cost)
+    local need = ceil((limit.finish - now) / 1000)
+    return append(limit.head, used[i] + cost), need, need + 1000
+  end
+
+  function fixed_window.give(limit, i, _, cost, _, charged)
+    if not charged or charged >= limit.begin then
+      used[i] = max(used[i] - cost, 0)
+    end
+  end
+
+  return fixed_window
 end

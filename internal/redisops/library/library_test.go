@@ -92,7 +92,7 @@ func TestAnEmptySetLoads(t *testing.T) {
 	}
 }
 
-func TestFunctionsAreRegisteredWithTheirFlags(t *testing.T) {
+func TestFunctionsAndScriptsHaveTheirFlags(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client()
 	if err := library.Load(context.Background(), client, render(t, setOf(1, 1)), false); err != nil {
@@ -106,9 +106,22 @@ func TestFunctionsAreRegisteredWithTheirFlags(t *testing.T) {
 	for _, f := range libraries[0].Functions {
 		got[f.Name] = strings.Join(f.Flags, " ")
 	}
-	want := map[string]string{"penstock_limit": "", "penstock_limit_many": "", "penstock_limit_peek": "no-writes", "penstock_policy": "no-writes"}
+	want := map[string]string{
+		"penstock_limit": "", "penstock_limit_many": "", "penstock_limit_peek": "no-writes", "penstock_policy": "no-writes",
+		"penstock_limit_refund": "allow-oom", "penstock_limit_credit": "", "penstock_limit_reset": "allow-oom",
+		"penstock_slot_acquire": "", "penstock_slot_release": "allow-oom",
+	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	delete(want, "penstock_policy") // The caller of a script has the policies.
+	scripts := map[string]string{}
+	for _, s := range library.Scripts() {
+		first, _, _ := strings.Cut(s.Text, "\n")
+		scripts[s.Name] = strings.TrimPrefix(strings.TrimPrefix(first, "#!lua"), " flags=")
+	}
+	if fmt.Sprint(scripts) != fmt.Sprint(want) {
+		t.Errorf("the scripts have the flags %v, want %v", scripts, want)
 	}
 }
 

@@ -28,8 +28,8 @@ var files embed.FS
 
 // coreFiles are what functions and scripts share, each before those that use it.
 var coreFiles = []string{
-	"runtime.lua", "match.lua", "slots.lua", "fixed_window.lua", "token_bucket.lua", "sliding_log.lua", "policy.lua",
-	"charges.lua", "limit.lua",
+	"runtime.lua", "match.lua", "cells.lua", "calendar.lua", "fixed_window.lua", "sliding_counter.lua", "token_bucket.lua",
+	"sliding_log.lua", "balance.lua", "concurrency.lua", "penalty.lua", "policy.lua", "charges.lua", "ids.lua", "limit.lua",
 }
 
 // Render gives the text of the function library with the set's policies. The same set gives the same text. It fails with
@@ -39,7 +39,8 @@ func Render(set *policy.Set) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "#!lua name=" + Name + "\n" + concatenate(coreFiles...) + documents + concatenate("functions.lua"), nil
+	return "#!lua name=" + Name + "\n" + concatenate(coreFiles...) + concatenate("slots.lua", "operations.lua") + documents +
+		concatenate("functions.lua"), nil
 }
 
 // Hash identifies a library's text: the first 128 bits of its SHA-256 in hexadecimal.

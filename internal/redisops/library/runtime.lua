@@ -6,19 +6,25 @@
 
 -- Lua numbers are doubles: up to here integers are exact.
 local MAX_INTEGER = 9007199254740991
+-- How many bytes the id of a decision or a slot may have.
+local MAX_ID = 128
+-- How many entries of a sorted set one command changes: unpack has room for 8,000 values.
+local BATCH = 1000
 
 local call, try
 local ceil, floor, max, min
-local find, format, gsub, match, sub
-local pairs, protect, tonumber, type, unpack
+local find, format, gmatch, gsub, match, sub
+local concat, ipairs, pairs, protect, tonumber, type, unpack
 
 -- bind fills the locals. While a library is loaded, nothing but redis.register_function exists, so it is called by the
 -- first function that runs.
 local function bind()
   call, try = redis.call, redis.pcall
   ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
-  find, format, gsub, match, sub = string.find, string.format, string.gsub, string.match, string.sub
-  pairs, protect, tonumber, type, unpack = _G.pairs, _G.pcall, _G.tonumber, _G.type, _G.unpack
+  find, format, gmatch, gsub = string.find, string.format, string.gmatch, string.gsub
+  match, sub = string.match, string.sub
+  concat, unpack = table.concat, _G.unpack
+  ipairs, pairs, protect, tonumber, type = _G.ipairs, _G.pairs, _G.pcall, _G.tonumber, _G.type
 end
 
 -- clock gives microseconds since 1970.

@@ -32,16 +32,25 @@ func (s Script) Plain() Script {
 	return newScript(s.Name, text)
 }
 
-// The scripts.
+// The scripts. Each holds no more than it needs, since all that it defines is made again in every call. functions.lua says
+// of the functions what there is to say of them.
 var (
-	LimitScript     = renderScript("penstock_limit", "#!lua", "script_limit.lua")
-	LimitManyScript = renderScript("penstock_limit_many", "#!lua", "script_limit_many.lua")
-	LimitPeekScript = renderScript("penstock_limit_peek", "#!lua flags=no-writes", "script_limit_peek.lua")
+	LimitScript       = renderScript("penstock_limit", "#!lua", "limit_one(KEYS, ARGV, by_document, false)")
+	LimitManyScript   = renderScript("penstock_limit_many", "#!lua", "limit_many(KEYS, ARGV, by_document)")
+	LimitPeekScript   = renderScript("penstock_limit_peek", "#!lua flags=no-writes", "limit_one(KEYS, ARGV, by_document, true)")
+	LimitRefundScript = renderScript("penstock_limit_refund", "#!lua flags=allow-oom", "refund(KEYS, ARGV, by_document)", "slots.lua", "operations.lua")
+	LimitCreditScript = renderScript("penstock_limit_credit", "#!lua", "credit(KEYS, ARGV, by_document)", "slots.lua", "operations.lua")
+	LimitResetScript  = renderScript("penstock_limit_reset", "#!lua flags=allow-oom", "reset(KEYS, ARGV, by_document)", "slots.lua", "operations.lua")
+	SlotAcquireScript = renderScript("penstock_slot_acquire", "#!lua", "slot_acquire(KEYS, ARGV, by_document)", "slots.lua")
+	SlotReleaseScript = renderScript("penstock_slot_release", "#!lua flags=allow-oom", "slot_release(KEYS, ARGV, by_document)", "slots.lua")
 )
 
 // Scripts gives all scripts.
 func Scripts() []Script {
-	return []Script{LimitScript, LimitManyScript, LimitPeekScript}
+	return []Script{
+		LimitScript, LimitManyScript, LimitPeekScript, LimitRefundScript, LimitCreditScript, LimitResetScript,
+		SlotAcquireScript, SlotReleaseScript,
+	}
 }
 
 // LoadScripts loads all scripts, without #!lua where the server does not know it. It is safe to repeat. It only saves
@@ -59,8 +68,8 @@ func LoadScripts(ctx context.Context, client redis.UniversalClient) error {
 	return nil
 }
 
-func renderScript(name, shebang, file string) Script {
-	return newScript(name, shebang+"\n"+concatenate(coreFiles...)+concatenate(file))
+func renderScript(name, shebang, call string, files ...string) Script {
+	return newScript(name, shebang+"\n"+concatenate(coreFiles...)+concatenate(files...)+"bind()\nreturn "+call+"\n")
 }
 
 func newScript(name, text string) Script {

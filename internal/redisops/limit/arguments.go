@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -16,7 +17,12 @@ type preparation struct {
 	argument any
 	// logs are the names of the limits that keep a log.
 	logs []string
+	// door tells that the functions want to be told that the policy's expressions were evaluated.
+	door bool
 }
+
+// doorArgument stands behind the values of a policy with expressions: by it the caller says that they were evaluated.
+const doorArgument = "door"
 
 // mostPreparations bounds the memory for policies that are gone.
 const mostPreparations = 1 << 15
@@ -40,10 +46,10 @@ func (l *Limiter) prepared(p *policy.RateLimit) (*preparation, error) {
 		}
 		fresh.argument = document
 	}
-	for i := range p.Limits {
-		if p.Limits[i].Algorithm == policy.SlidingLog {
-			fresh.logs = append(fresh.logs, p.Limits[i].Name)
-		}
+	fresh.door = p.NeedsDoor()
+	fresh.addLogs(p.Limits)
+	for i := range p.Overrides {
+		fresh.addLogs(p.Overrides[i].Limits)
 	}
 	if !found && l.known.count.Add(1) > mostPreparations {
 		l.known.count.Store(0)
@@ -53,10 +59,20 @@ func (l *Limiter) prepared(p *policy.RateLimit) (*preparation, error) {
 	return fresh, nil
 }
 
+// addLogs adds the limits that keep one, each name once.
+func (p *preparation) addLogs(limits []policy.Limit) {
+	for i := range limits {
+		algorithm := limits[i].Algorithm
+		if (algorithm == policy.SlidingLog || algorithm == policy.Concurrency) && !slices.Contains(p.logs, limits[i].Name) {
+			p.logs = append(p.logs, limits[i].Name)
+		}
+	}
+}
+
 // arguments gives a command's arguments: all keys, those of the logs behind their counter's, since a cluster redirects
 // by the keys that it was told; then the charges. The slice is new, since a caller keeps it for as long as the command
 // is on its way.
-func (l *Limiter) arguments(command, script any, charges []Charge) ([]any, error) {
+func (l *Limiter) arguments(o *operation, command, script any, charges []Charge) ([]any, error) {
 	var stack [8]*preparation
 	known := stack[:0]
 	keys, size := 0, 3
@@ -67,7 +83,7 @@ func (l *Limiter) arguments(command, script any, charges []Charge) ([]any, error
 		}
 		known = append(known, k)
 		keys += 1 + len(k.logs)
-		size += 4 + len(k.logs) + len(charges[i].Values)
+		size += 5 + len(k.logs) + len(charges[i].Values)
 	}
 	args := make([]any, 0, size)
 	args = append(args, command, script, keys)
@@ -78,9 +94,16 @@ func (l *Limiter) arguments(command, script any, charges []Charge) ([]any, error
 		}
 	}
 	for i := range charges {
-		args = append(args, known[i].argument, charges[i].Cost, "")
+		if o.bare {
+			args = append(args, known[i].argument, "", "")
+		} else {
+			args = append(args, known[i].argument, charges[i].Cost, charges[i].ID)
+		}
 		for _, value := range charges[i].Values {
 			args = append(args, value)
+		}
+		if o.decides && known[i].door {
+			args = append(args, doorArgument)
 		}
 	}
 	return args, nil

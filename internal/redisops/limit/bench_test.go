@@ -21,7 +21,7 @@ func (c canned) Do(context.Context, []any) (any, error) { return c.reply, nil }
 
 // BenchmarkDecide is what a decision costs on our side of the wire.
 func BenchmarkDecide(b *testing.B) {
-	row := []any{int64(1), int64(100), int64(99), int64(60000), int64(0), "default", "ok", ""}
+	row := []any{int64(1), int64(100), int64(99), int64(60000), int64(0), "default", "ok", "", int64(0), int64(0)}
 	p := one("shop/api", fixedWindow(100, time.Minute))
 	p.Descriptors = []policy.Descriptor{{Key: "user"}}
 	charge := limit.Charge{Policy: &p, Key: redisops.CounterKey(p.Name, []redisops.Entry{{Key: "user", Value: "bob"}}), Values: []string{"bob"}, Cost: 1}

@@ -41,16 +41,20 @@ type Limiter struct {
 	caller Caller
 	mode   library.Mode
 	loader loader
-
-	flagged, plain scripts
+	known  preparations
 	// noFlags is set once the server did not compile a script that begins with #!lua.
 	noFlags atomic.Bool
-	known   preparations
+
+	limit, many, peek, refund, credit, reset, acquire, release operation
 }
 
-// scripts are what one kind of server takes, ready to be sent.
-type scripts struct {
-	limit, many, peek script
+// operation is one function, and the script in its place.
+type operation struct {
+	// flagged begins with #!lua, plain does not.
+	flagged, plain script
+	// decides tells that the policy's expressions matter for it, bare that it takes no cost and no id, and readOnly that
+	// it writes nothing.
+	decides, bare, readOnly bool
 }
 
 type script struct {
@@ -60,14 +64,22 @@ type script struct {
 // New gives a Limiter. Decisions go through the caller; the client is for loading a library that the server lacks.
 func New(caller Caller, client redis.UniversalClient, mode library.Mode) *Limiter {
 	l := &Limiter{caller: caller, mode: mode, loader: loader{client: client}}
-	convert := func(s library.Script) script { return script{name: s.Name, text: s.Text, sha: s.SHA} }
-	l.flagged = scripts{
-		limit: convert(library.LimitScript), many: convert(library.LimitManyScript), peek: convert(library.LimitPeekScript),
+	for _, o := range []struct {
+		operation *operation
+		script    library.Script
+	}{
+		{&l.limit, library.LimitScript}, {&l.many, library.LimitManyScript}, {&l.peek, library.LimitPeekScript},
+		{&l.refund, library.LimitRefundScript}, {&l.credit, library.LimitCreditScript}, {&l.reset, library.LimitResetScript},
+		{&l.acquire, library.SlotAcquireScript}, {&l.release, library.SlotReleaseScript},
+	} {
+		plain := o.script.Plain()
+		o.operation.flagged = script{name: o.script.Name, text: o.script.Text, sha: o.script.SHA}
+		o.operation.plain = script{name: plain.Name, text: plain.Text, sha: plain.SHA}
 	}
-	l.plain = scripts{
-		limit: convert(library.LimitScript.Plain()), many: convert(library.LimitManyScript.Plain()),
-		peek: convert(library.LimitPeekScript.Plain()),
+	for _, o := range []*operation{&l.limit, &l.many, &l.peek, &l.acquire} {
+		o.decides = true
 	}
+	l.peek.readOnly, l.reset.bare = true, true
 	return l
 }
 
@@ -82,17 +94,13 @@ func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
 	case 0:
 		return nil, nil
 	case 1:
-		rows := make([]Row, 1)
-		reply, err := l.call(ctx, charges, func(s *scripts) *script { return &s.limit }, false)
-		if err == nil {
-			rows[0], err = parseRow(reply)
-		}
+		row, err := l.one(ctx, &l.limit, charges)
 		if err != nil {
-			return nil, fmt.Errorf("limit %s: %w", charges[0].Policy.Name, err)
+			return nil, err
 		}
-		return rows, nil
+		return []Row{row}, nil
 	default:
-		reply, err := l.call(ctx, charges, func(s *scripts) *script { return &s.many }, false)
+		reply, err := l.call(ctx, &l.many, func(command, script any) ([]any, error) { return l.arguments(&l.many, command, script, charges) })
 		if err != nil {
 			return nil, fmt.Errorf("limit %d charges: %w", len(charges), err)
 		}
@@ -110,28 +118,17 @@ func (l *Limiter) Within(ctx context.Context, start time.Time) (context.Context,
 	return l.caller.Within(ctx, start)
 }
 
-// Peek gives for each charge the row that Decide would give for it alone, and writes nothing. Errors: see Decide.
-func (l *Limiter) Peek(ctx context.Context, charges []Charge) ([]Row, error) {
-	rows := make([]Row, len(charges))
-	for i := range charges {
-		reply, err := l.call(ctx, charges[i:i+1], func(s *scripts) *script { return &s.peek }, true)
-		if err == nil {
-			rows[i], err = parseRow(reply)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("peek %s: %w", charges[i].Policy.Name, err)
-		}
-	}
-	return rows, nil
-}
+// arranger gives the arguments of a call by that command of that function or script. What was sent belongs to the caller,
+// so each time they are new.
+type arranger func(command, script any) ([]any, error)
 
-func (l *Limiter) call(ctx context.Context, charges []Charge, pick func(*scripts) *script, readOnly bool) (any, error) {
+func (l *Limiter) call(ctx context.Context, o *operation, arrange arranger) (any, error) {
 	var reply any
 	var err error
 	if l.mode == library.ModeFunctions {
-		reply, err = l.callFunction(ctx, charges, pick(&l.flagged), readOnly)
+		reply, err = l.callFunction(ctx, o, arrange)
 	} else {
-		reply, err = l.callScript(ctx, charges, pick)
+		reply, err = l.callScript(ctx, o, arrange)
 	}
 	if err != nil {
 		return nil, typed(err)
@@ -139,12 +136,12 @@ func (l *Limiter) call(ctx context.Context, charges []Charge, pick func(*scripts
 	return reply, nil
 }
 
-func (l *Limiter) callFunction(ctx context.Context, charges []Charge, s *script, readOnly bool) (any, error) {
+func (l *Limiter) callFunction(ctx context.Context, o *operation, arrange arranger) (any, error) {
 	command := any("fcall")
-	if readOnly {
+	if o.readOnly {
 		command = "fcall_ro"
 	}
-	args, err := l.arguments(command, s.name, charges)
+	args, err := arrange(command, o.flagged.name)
 	if err != nil {
 		return nil, err
 	}
@@ -162,24 +159,24 @@ func (l *Limiter) callFunction(ctx context.Context, charges []Charge, s *script,
 	return l.caller.Do(ctx, args)
 }
 
-func (l *Limiter) callScript(ctx context.Context, charges []Charge, pick func(*scripts) *script) (any, error) {
-	known := &l.flagged
+func (l *Limiter) callScript(ctx context.Context, o *operation, arrange arranger) (any, error) {
+	known := &o.flagged
 	if l.noFlags.Load() {
-		known = &l.plain
+		known = &o.plain
 	}
 	start := time.Now()
-	reply, err := l.evaluate(ctx, charges, pick(known), start)
-	if err != nil && known == &l.flagged && library.IsNotCompiled(err) {
+	reply, err := l.evaluate(ctx, known, arrange, start)
+	if err != nil && known == &o.flagged && library.IsNotCompiled(err) {
 		l.noFlags.Store(true)
 		ctx, cancel := l.caller.Within(ctx, start)
 		defer cancel()
-		return l.evaluate(ctx, charges, pick(&l.plain), start)
+		return l.evaluate(ctx, &o.plain, arrange, start)
 	}
 	return reply, err
 }
 
-func (l *Limiter) evaluate(ctx context.Context, charges []Charge, s *script, start time.Time) (any, error) {
-	args, err := l.arguments("evalsha", s.sha, charges)
+func (l *Limiter) evaluate(ctx context.Context, s *script, arrange arranger, start time.Time) (any, error) {
+	args, err := arrange("evalsha", s.sha)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
+	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
 // recorder counts what goes through a Caller.
@@ -82,6 +83,44 @@ func TestLostLuaIsLoadedInTheSameCallAndCountsOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Fault 15, for what is not a decision.
+func TestLostLuaCostsNoOperationItsAnswer(t *testing.T) {
+	server := redistest.Start(t)
+	for do, want := range map[string]string{
+		"charge 1 #b": "allow 2/9 reset 0s", "peek 1": "allow 2/9 reset 0s", "refund 2": "allow 5/9 reset 0s", "refund 6 #a": "allow 9/9 reset 0s",
+		"credit 5": "allow 8/9 reset 0s", "credit 5 #a": "allow 8/9 reset 0s", "reset": "allow 9/9 reset 0s",
+		"acquire #b": "allow 0/2 reset 1h0m0s", "release #a": "allow 2/2 reset 0s",
+	} {
+		t.Run(do, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				w := startOn(t, server, mode, false)
+				p, before := one("shop/api", balance(9)), "charge 6 #a"
+				if strings.Contains(want, "/2") && !strings.Contains(want, "/9") {
+					p, before = one("shop/api", concurrency(2, time.Hour)), "acquire #a"
+				}
+				w.publish(p)
+				w.act(before)
+				calls := &recorder{Caller: direct{client: w.client}}
+				w.limiter = limit.New(calls, w.client, mode)
+				w.do("FUNCTION", "FLUSH")
+				w.do("SCRIPT", "FLUSH")
+				if got := w.act(do); got != want {
+					t.Errorf("%s, want %s", got, want)
+				}
+				wantSent := "fcall fcall"
+				if mode == library.ModeScripts {
+					wantSent = "evalsha eval"
+				} else if do == "peek 1" {
+					wantSent = "fcall_ro fcall_ro"
+				}
+				if got := calls.take(); got != wantSent {
+					t.Errorf("sent %s, want %s", got, wantSent)
+				}
+			})
+		})
+	}
 }
 
 func TestManyWhoMeetAServerWithoutTheLibraryLoadItOnce(t *testing.T) {

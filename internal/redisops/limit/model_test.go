@@ -1,203 +1,165 @@
 package limit_test
 
 import (
+	"encoding/base64"
 	"math/big"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
-// model is what the Lua has to do, in integers of any size, for one counter. Times are microseconds.
+// model is what the Lua has to do, in integers of any size. Times are microseconds since 1970. What single limits do is
+// in model_limits_test.go, their calendars in model_calendar_test.go, and slots in model_slots_test.go.
 type model struct {
-	states map[string]*modelState
+	// By key of the counter.
+	counters map[string]*modelCounter
+	// By key of the record.
+	records map[string]modelRecord
+	// written are the keys of the counters that were written; who wants to know forgets them before a call.
+	written map[string]bool
 }
 
-// modelState is that of one limit.
-type modelState struct {
-	algorithm string
-	windowMs  int64
-	// window: its begin, and what is used.
-	begin, used int64
-	// log: the times of the entries.
-	entries []int64
-	// bucket: units that are used, since which tick.
-	units *big.Int
-	tick  int64
+func newModel() *model {
+	return &model{counters: map[string]*modelCounter{}, records: map[string]modelRecord{}, written: map[string]bool{}}
 }
 
-// verdict is what one limit says.
-type verdict struct {
-	capacity, remaining int64
-	reset, retry        int64
+// modelCounter is what was written of one subject.
+type modelCounter struct {
+	// By name of the limit.
+	fields  map[string]modelField
+	penalty modelPenalty
 }
 
-// state gives the state of a limit at now: anew when there is none for it, without what time has taken.
-func (m *model) state(l policy.Limit, now int64) *modelState {
-	s := m.states[l.Name]
-	if s == nil || s.algorithm != l.Algorithm || s.windowMs != l.WindowMs {
-		s = &modelState{algorithm: l.Algorithm, windowMs: l.WindowMs, units: new(big.Int), begin: -1, tick: -1}
-	} else {
-		// A copy: looking changes nothing.
-		s = &modelState{
-			algorithm: s.algorithm, windowMs: s.windowMs, begin: s.begin, used: s.used,
-			entries: slices.Clone(s.entries), units: new(big.Int).Set(s.units), tick: s.tick,
-		}
-	}
-	window := l.WindowMs * 1000
-	switch l.Algorithm {
-	case policy.FixedWindow:
-		begin := now / window * window
-		if s.begin < begin {
-			s.used = 0
-		}
-		s.begin = begin
-	case policy.SlidingLog:
-		kept := s.entries[:0]
-		for _, at := range s.entries {
-			if at = min(at, now); at > now-window {
-				kept = append(kept, at)
-			}
-		}
-		s.entries = kept
-	case policy.TokenBucket:
-		tick := now / l.TickUs
-		if elapsed := tick - s.tick; s.tick >= 0 && elapsed > 0 {
-			refill := new(big.Int).Mul(big.NewInt(elapsed), big.NewInt(l.Requests))
-			if s.units.Sub(s.units, refill); s.units.Sign() < 0 {
-				s.units.SetInt64(0)
-			}
-		}
-		if full := units(l, l.Burst); l.Requests > 0 && s.units.Cmp(full) > 0 {
-			s.units = full
-		}
-		s.tick = tick
-	}
-	return s
+// modelField is the state of one limit, and what it is the state of.
+type modelField struct {
+	signature string
+	tally     tally
 }
 
-// units gives tokens in units of a token for a tick.
-func units(l policy.Limit, tokens int64) *big.Int {
-	return new(big.Int).Mul(big.NewInt(tokens), big.NewInt(l.WindowMs*1000/l.TickUs))
+// modelRecord is a decision or a credit that has an id.
+type modelRecord struct {
+	time, until, cost int64
+	row               limit.Row
+	// The number of its last entry, by name of the log.
+	last map[string]int64
 }
 
-// ticksFor gives how many ticks refill that many units, rounded up, as a time from now that is at most 2^53-1.
-func (s *modelState) untilRefilled(l policy.Limit, u *big.Int, now int64) int64 {
-	if l.Requests == 0 {
-		return l.WindowMs * 1000
-	}
-	ticks := new(big.Int).Add(u, big.NewInt(l.Requests-1))
-	ticks.Quo(ticks, big.NewInt(l.Requests))
-	at := ticks.Mul(ticks.Add(ticks, big.NewInt(s.tick)), big.NewInt(l.TickUs))
-	at.Sub(at, big.NewInt(now))
-	if at.Cmp(big.NewInt(policy.MaxInteger)) > 0 {
-		return policy.MaxInteger
-	}
-	return at.Int64()
+// minute is how long records are kept.
+const minute = 60_000_000
+
+// modelBudget is the limits that hold for a subject.
+type modelBudget struct {
+	limits    []policy.Limit
+	unlimited bool
+	override  int
 }
 
-// check tells what the limit says to a cost.
-func (s *modelState) check(l policy.Limit, now int64, cost *big.Int) verdict {
-	window := l.WindowMs * 1000
-	v := verdict{capacity: l.Requests}
-	if l.Algorithm == policy.TokenBucket && l.Requests > 0 {
-		v.capacity = l.Burst
+func budgetOf(p *policy.RateLimit, values []string) modelBudget {
+	for i, o := range p.Overrides {
+		matches := true
+		for v, pattern := range o.Values {
+			matches = matches && (pattern == "" || matchesPattern(pattern, values[v]))
+		}
+		if matches {
+			return modelBudget{limits: o.Limits, unlimited: o.Unlimited, override: i + 1}
+		}
 	}
-	never := cost.Cmp(big.NewInt(v.capacity)) > 0
+	return modelBudget{limits: p.Limits}
+}
 
-	if l.Algorithm == policy.TokenBucket {
-		full := units(l, v.capacity)
-		unit := units(l, 1)
-		after := new(big.Int).Add(s.units, new(big.Int).Mul(cost, unit))
-		over := new(big.Int).Sub(after, full)
-		if over.Sign() > 0 {
-			after = s.units
-			v.retry = window
-			if !never {
-				v.retry = s.untilRefilled(l, over, now)
-			}
-		}
-		if left := new(big.Int).Sub(full, after); left.Sign() > 0 {
-			v.remaining = left.Quo(left, unit).Int64()
-		}
-		if after.Sign() > 0 {
-			v.reset = s.untilRefilled(l, after, now)
-		}
-		return v
-	}
+func matchesPattern(pattern, value string) bool {
+	return regexp.MustCompile(`(?s)^` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `$`).MatchString(value)
+}
 
-	used := s.used
-	if l.Algorithm == policy.SlidingLog {
-		used = int64(len(s.entries))
+// modelView is a subject's state as it counts at one time: copies, which nobody sees before they are stored.
+type modelView struct {
+	charge  limit.Charge
+	budget  modelBudget
+	now     int64
+	tallies []tally
+	// fresh tells that the subject had no state.
+	fresh   bool
+	penalty modelPenalty
+	// stale tells that even a denial has to write the state: a part of it lies in the future. Else a later call counts from
+	// what is stored, and comes to the same, unless the clock goes back in between.
+	stale bool
+}
+
+func (m *model) view(c limit.Charge, now int64) *modelView {
+	v := &modelView{charge: c, budget: budgetOf(c.Policy, c.Values), now: now, fresh: true}
+	counter := m.counters[c.Key]
+	if counter == nil {
+		counter = &modelCounter{}
 	}
-	after := new(big.Int).Add(big.NewInt(used), cost)
-	fits := after.Cmp(big.NewInt(v.capacity)) <= 0
-	charged := fits && cost.Sign() > 0
-	v.remaining = max(v.capacity-used, 0)
-	if charged {
-		v.remaining = v.capacity - after.Int64()
+	for _, l := range v.budget.limits {
+		field, found := counter.fields[l.Name]
+		v.fresh = v.fresh && !found
+		t, stale := newTally(l, now), false
+		if found && field.signature == signatureOf(l) {
+			t, stale = field.tally.at(l, now)
+		}
+		v.tallies = append(v.tallies, t)
+		v.stale = v.stale || stale
 	}
-	if l.Algorithm == policy.FixedWindow {
-		if used > 0 || charged {
-			v.reset = s.begin + window - now
-		}
-		if !fits {
-			v.retry = s.begin + window - now
-		}
-	} else {
-		if charged {
-			v.reset = window
-		} else if used > 0 {
-			v.reset = slices.Max(s.entries) + window - now
-		}
-		if !fits && !never {
-			sorted := slices.Sorted(slices.Values(s.entries))
-			v.retry = sorted[after.Int64()-v.capacity-1] + window - now
-		}
-	}
-	if !fits && never {
-		v.retry = window
+	if c.Policy.Penalty != nil {
+		v.penalty = counter.penalty.at(c.Policy.Penalty, now)
+		v.stale = v.stale || v.penalty.redated
 	}
 	return v
 }
 
-// charge puts a cost into the state.
-func (s *modelState) charge(l policy.Limit, now, cost int64) {
-	switch l.Algorithm {
-	case policy.FixedWindow:
-		s.used += cost
-	case policy.SlidingLog:
-		for range cost {
-			s.entries = append(s.entries, now)
-		}
-	case policy.TokenBucket:
-		s.units.Add(s.units, units(l, cost))
+// write gives the counter of a key to write to, which it makes when there is none.
+func (m *model) write(key string) *modelCounter {
+	m.written[key] = true
+	if m.counters[key] == nil {
+		m.counters[key] = &modelCounter{fields: map[string]modelField{}}
+	}
+	return m.counters[key]
+}
+
+// store writes the view, charged with a cost that may be 0.
+func (m *model) store(v *modelView, cost int64) {
+	counter := m.write(v.charge.Key)
+	for i, l := range v.budget.limits {
+		v.tallies[i].charge(l, v.now, cost)
+		counter.fields[l.Name] = modelField{signatureOf(l), v.tallies[i]}
+	}
+	if v.charge.Policy.Penalty != nil && v.penalty.matters() {
+		counter.penalty = v.penalty
 	}
 }
 
-// whole tells how long, in microseconds, the state has to be remembered.
-func (s *modelState) whole(l policy.Limit, now int64) int64 {
-	return s.check(l, now, new(big.Int)).reset
-}
-
-// row gives the row for a cost.
-func (m *model) row(p *policy.RateLimit, now int64, cost *big.Int) limit.Row {
-	var binding verdict
-	var name string
-	for i, l := range p.Limits {
-		v := m.state(l, now).check(l, now, cost)
-		if i == 0 || v.retry > binding.retry || binding.retry == 0 &&
-			(v.remaining < binding.remaining || v.remaining == binding.remaining && v.reset > binding.reset) {
-			binding, name = v, l.Name
+// row gives the row for a cost: it binds the limit that takes longest to have room, else the one with the fewest
+// requests left, of those the one that is whole again last.
+func (v *modelView) row(cost *big.Int) limit.Row {
+	row := limit.Row{Allowed: true, Limit: -1, Remaining: policy.MaxInteger, Reason: limit.ReasonOK, ID: v.charge.ID, Override: v.budget.override}
+	if v.budget.unlimited {
+		return row
+	}
+	var bound verdict
+	var binding policy.Limit
+	for i, l := range v.budget.limits {
+		says := v.tallies[i].check(l, v.now, cost)
+		if i == 0 || says.retry > bound.retry || bound.retry == 0 &&
+			(says.remaining < bound.remaining || says.remaining == bound.remaining && says.reset > bound.reset) {
+			bound, binding = says, l
 		}
 	}
-	row := limit.Row{
-		Allowed: binding.retry == 0, Limit: binding.capacity, Remaining: binding.remaining, LimitName: name,
-		Reset: milliseconds(binding.reset), RetryAfter: milliseconds(binding.retry), Reason: limit.ReasonOK,
+	row.Limit, row.Remaining, row.LimitName = capacityOf(binding), bound.remaining, binding.Name
+	row.Reset, row.RetryAfter = milliseconds(bound.reset), milliseconds(bound.retry)
+	if bound.retry > 0 {
+		row.Allowed, row.Reason = false, limit.ReasonLimit
+		if row.Limit == 0 && binding.Algorithm != policy.Balance {
+			row.Reason = limit.ReasonBlocked
+		}
 	}
-	if !row.Allowed {
-		row.Reason = limit.ReasonLimit
+	if rest := v.penalty.until - v.now; rest > 0 {
+		row.Allowed, row.Remaining, row.Reason = false, 0, limit.ReasonPenalty
+		row.RetryAfter = milliseconds(max(bound.retry, rest))
 	}
 	return row
 }
@@ -206,43 +168,290 @@ func milliseconds(us int64) time.Duration {
 	return time.Duration((us+999)/1000) * time.Millisecond
 }
 
-// settle charges the cost, or (0) notes the time, as a denial does when stale.
-func (m *model) settle(p *policy.RateLimit, now, cost int64) {
-	for _, l := range p.Limits {
-		s := m.state(l, now)
-		s.charge(l, now, cost)
-		m.states[l.Name] = s
+// shadowed gives the row as the caller gets it: a share of the subjects, by the first 24 bits of the digest in their key,
+// is never denied.
+func shadowed(p *policy.RateLimit, key string, row limit.Row) limit.Row {
+	first, err := base64.RawURLEncoding.DecodeString(key[len("rl:{"):][:4])
+	if err != nil {
+		panic(err)
+	}
+	n := new(big.Int).SetBytes(first).Int64()
+	if !row.Allowed && n%100+p.ShadowPercent >= 100 {
+		row.Allowed, row.RetryAfter, row.Reason = true, 0, limit.ReasonShadow
+	}
+	return row
+}
+
+// decide is penstock_limit and penstock_limit_many.
+func (m *model) decide(now int64, charges ...limit.Charge) []limit.Row {
+	if len(charges) == 1 {
+		return []limit.Row{m.one(now, charges[0], false)}
+	}
+	return m.many(now, charges)
+}
+
+func (m *model) one(now int64, c limit.Charge, peek bool) limit.Row {
+	if record, found := m.recall(c.Key+"#"+c.ID, now); found && c.ID != "" {
+		return record.row
+	}
+	v := m.view(c, now)
+	row := v.row(big.NewInt(c.Cost))
+	if c.Cost == 0 || peek || v.budget.unlimited {
+		return shadowed(c.Policy, c.Key, row)
+	}
+	record := modelRecord{time: now}
+	if row.Allowed {
+		row.New = v.fresh
+		m.store(v, c.Cost)
+		record.cost, record.last = c.Cost, v.lastEntries()
+	} else {
+		m.denied(v, &row)
+	}
+	row = shadowed(c.Policy, c.Key, row)
+	if c.ID != "" {
+		m.remember(c.Key+"#"+c.ID, record, row)
+	}
+	return row
+}
+
+// many decides several charges: all are made, or none.
+func (m *model) many(now int64, charges []limit.Charge) []limit.Row {
+	rows := make([]limit.Row, len(charges))
+	again, over := make([]bool, len(charges)), make([]bool, len(charges))
+	views, sums := map[string]*modelView{}, map[string]*big.Int{}
+	allowed := true
+	for i, c := range charges {
+		if views[c.Key] == nil {
+			views[c.Key], sums[c.Key] = m.view(c, now), new(big.Int)
+		}
+		if record, found := m.recall(c.Key+"#"+c.ID, now); found && c.ID != "" {
+			rows[i], again[i] = record.row, true
+		} else {
+			v := views[c.Key]
+			v.charge.ID = c.ID
+			sum := new(big.Int).Add(sums[c.Key], big.NewInt(c.Cost))
+			row := v.row(sum)
+			over[i] = !row.Allowed
+			if row.Allowed {
+				sums[c.Key] = sum
+			}
+			rows[i] = shadowed(c.Policy, c.Key, row)
+		}
+		allowed = allowed && rows[i].Allowed
+	}
+	for key, v := range views {
+		m.settle(v, charges, rows, over, allowed, sums[key])
+	}
+	m.note(now, charges, rows, again, over, allowed, views, sums)
+	return rows
+}
+
+// settle writes what a call of many charges leaves behind at one counter.
+func (m *model) settle(v *modelView, charges []limit.Charge, rows []limit.Row, over []bool, allowed bool, sum *big.Int) {
+	asked, last := false, -1
+	for i, c := range charges {
+		if c.Key == v.charge.Key && c.Cost > 0 {
+			asked = true
+			if over[i] {
+				last = i
+			}
+		}
+	}
+	switch {
+	case !asked || v.budget.unlimited:
+	case allowed && sum.Sign() > 0:
+		m.store(v, sum.Int64())
+	case last >= 0 && rows[last].Allowed:
+		m.denied(v, &limit.Row{})
+	case last >= 0:
+		m.denied(v, &rows[last])
+	case v.stale:
+		m.store(v, 0)
 	}
 }
 
-// stale tells whether even a denial has to write the states: where one of them lies in the future, and for a bucket that
-// is in debt since its burst was lowered. Else a later call counts from what is stored, and comes to the same, unless the
-// clock goes back in between.
-func (m *model) stale(p *policy.RateLimit, now int64) bool {
-	for _, l := range p.Limits {
-		s := m.states[l.Name]
-		if s == nil || s.algorithm != l.Algorithm || s.windowMs != l.WindowMs {
+// note fills in who was new, and keeps the decisions that have an id.
+func (m *model) note(
+	now int64, charges []limit.Charge, rows []limit.Row, again, over []bool, allowed bool,
+	views map[string]*modelView, sums map[string]*big.Int,
+) {
+	taken := map[string]int64{}
+	for i, c := range charges {
+		v := views[c.Key]
+		if again[i] || c.Cost == 0 || v.budget.unlimited {
 			continue
 		}
-		window := l.WindowMs * 1000
-		switch l.Algorithm {
-		case policy.FixedWindow:
-			if s.begin > now/window*window {
-				return true
+		record := modelRecord{time: now}
+		if takes := allowed && !over[i]; takes {
+			rows[i].New = v.fresh && taken[c.Key] == 0
+			taken[c.Key] += c.Cost
+			record.cost, record.last = c.Cost, v.lastEntries()
+			for name := range record.last {
+				// The view was charged with all of them at once.
+				record.last[name] -= sums[c.Key].Int64() - taken[c.Key]
 			}
-		case policy.SlidingLog:
-			if len(s.entries) > 0 && slices.Max(s.entries) > now {
-				return true
-			}
-		case policy.TokenBucket:
-			if s.tick > now/l.TickUs {
-				return true
-			}
-			refill := new(big.Int).Mul(big.NewInt(now/l.TickUs-s.tick), big.NewInt(l.Requests))
-			if l.Requests > 0 && new(big.Int).Sub(s.units, refill).Cmp(units(l, l.Burst)) > 0 {
-				return true
+		} else if !over[i] {
+			continue
+		}
+		if c.ID != "" {
+			m.remember(c.Key+"#"+c.ID, record, rows[i])
+		}
+	}
+}
+
+// lastEntries gives the numbers of the last entries of the logs.
+func (v *modelView) lastEntries() map[string]int64 {
+	last := map[string]int64{}
+	for i, l := range v.budget.limits {
+		if log, is := v.tallies[i].(*logTally); is {
+			last[l.Name] = log.sequence
+		}
+	}
+	return last
+}
+
+// recall gives a record that still counts.
+func (m *model) recall(key string, now int64) (modelRecord, bool) {
+	record, found := m.records[key]
+	return record, found && now < record.until
+}
+
+// remember keeps a record for a minute, that of a denial only until the same can succeed.
+func (m *model) remember(key string, record modelRecord, row limit.Row) {
+	row.New = false
+	record.row, record.until = row, record.time+minute
+	if !row.Allowed {
+		record.until = record.time + min(minute, row.RetryAfter.Microseconds())
+	}
+	m.records[key] = record
+}
+
+// refund gives back the cost, of a decision with an id what it was charged at most.
+func (m *model) refund(now int64, c limit.Charge) limit.Row {
+	v := m.view(c, now)
+	if v.budget.unlimited {
+		return v.row(new(big.Int))
+	}
+	var record *modelRecord
+	cost := c.Cost
+	if c.ID != "" {
+		known, found := m.recall(c.Key+"#"+c.ID, now)
+		if !found || known.cost == 0 || known.row.Override != v.budget.override {
+			row := m.lookAt(now, c)
+			row.Reason = limit.ReasonAbsent
+			return row
+		}
+		record, cost = &known, min(cost, known.cost)
+		delete(m.records, c.Key+"#"+c.ID)
+	}
+	if cost > 0 && !v.fresh {
+		for i, l := range v.budget.limits {
+			v.tallies[i].give(l, now, cost, record)
+		}
+		m.store(v, 0)
+	}
+	return m.lookAt(now, c)
+}
+
+// credit adds to each Balance, with an id once a minute. It is false when that is refused.
+func (m *model) credit(now int64, c limit.Charge) (limit.Row, bool) {
+	key := c.Key + "+" + c.ID
+	if record, found := m.recall(key, now); found && c.ID != "" {
+		return record.row, true
+	}
+	v := m.view(c, now)
+	credited := v.budget.unlimited
+	for i, l := range v.budget.limits {
+		if t, is := v.tallies[i].(*balanceTally); is {
+			credited = true
+			t.spent -= c.Cost
+			if l.Requests-t.spent > policy.MaxInteger {
+				return limit.Row{}, false
 			}
 		}
 	}
-	return false
+	if !credited || v.budget.unlimited {
+		return v.row(new(big.Int)), credited
+	}
+	m.store(v, 0)
+	row := m.lookAt(now, c)
+	if c.ID != "" {
+		m.records[key] = modelRecord{time: now, until: now + minute, row: row}
+	}
+	return row, true
+}
+
+// reset forgets the subject; the records of its decisions stay.
+func (m *model) reset(now int64, c limit.Charge) limit.Row {
+	delete(m.counters, c.Key)
+	c.ID = ""
+	if c.Policy.IsConcurrency() {
+		return m.slots(now, c).row
+	}
+	return m.lookAt(now, c)
+}
+
+// lookAt gives what a cost of 0 would get, whatever is known of the id.
+func (m *model) lookAt(now int64, c limit.Charge) limit.Row {
+	return shadowed(c.Policy, c.Key, m.view(c, now).row(new(big.Int)))
+}
+
+// modelPenalty is what was counted of a subject's denials: how many since when, the end of the last block and its length.
+type modelPenalty struct {
+	denials, since, until, length int64
+	// redated tells that times lay further in the future than they can.
+	redated bool
+}
+
+// at gives what of it counts still.
+func (s modelPenalty) at(p *policy.Penalty, now int64) modelPenalty {
+	within, longest := p.WithinMs*1000, p.MaxMs*1000
+	seen := modelPenalty{since: now, redated: s.since > now || s.until > now+longest}
+	if seen.redated {
+		s.since, s.until = min(s.since, now), min(s.until, now+longest)
+	}
+	if now-s.since < within {
+		seen.denials, seen.since = s.denials, s.since
+	}
+	if now-s.until < longest {
+		seen.until, seen.length = s.until, min(s.length, longest)
+	}
+	return seen
+}
+
+func (s modelPenalty) matters() bool { return s.denials > 0 || s.until > 0 || s.redated }
+
+// denied counts a denial, unless a block refused it; the last that is waited for begins a block, and its row says so.
+func (m *model) denied(v *modelView, row *limit.Row) {
+	p := v.charge.Policy.Penalty
+	if p == nil || v.penalty.until > v.now {
+		if v.stale {
+			m.store(v, 0)
+		}
+		return
+	}
+	s := &v.penalty
+	if s.denials == 0 {
+		s.since = v.now
+	}
+	if s.denials++; s.denials >= p.Denials {
+		s.length = min(2*s.length, p.MaxMs*1000)
+		if s.length == 0 {
+			s.length = p.ForMs * 1000
+		}
+		s.denials, s.until = 0, v.now+s.length
+		row.Remaining, row.Reason = 0, limit.ReasonPenalty
+		row.RetryAfter = max(row.RetryAfter, milliseconds(s.length))
+	}
+	m.store(v, 0)
+}
+
+// sortedKeys makes failures the same each time.
+func sortedKeys[V any](m map[string]V) []string {
+	var keys []string
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
 }

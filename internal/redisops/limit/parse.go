@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/penstock-dev/penstock/internal/policy"
 )
 
 // ErrMalformed tells that Redis answered something else than a row. Whether the charge was made is unknown.
@@ -28,8 +30,8 @@ func parseRows(reply any, n int) ([]Row, error) {
 	return rows, nil
 }
 
-// parseRow reads a row: allowed, limit, remaining, reset ms, retry after ms, binding limit, reason, id, and what newer
-// versions put behind it.
+// parseRow reads a row: allowed, limit, remaining, reset ms, retry after ms, binding limit, reason, id, override, new, and
+// what newer versions put behind it. Older ones end with the id.
 func parseRow(reply any) (Row, error) {
 	fields, is := reply.([]any)
 	if !is || len(fields) < 8 {
@@ -47,6 +49,15 @@ func parseRow(reply any) (Row, error) {
 			return Row{}, fmt.Errorf("%w: field %d is %T, want a string", ErrMalformed, 5+i, fields[5+i])
 		}
 	}
+	var grown [2]int64
+	for i := range grown {
+		if len(fields) <= 8+i {
+			break
+		}
+		if grown[i], is = fields[8+i].(int64); !is || grown[i] < 0 || grown[i] > policy.MaxOverrides {
+			return Row{}, fmt.Errorf("%w: field %d is %T, want an integer from 0 to %d", ErrMalformed, 8+i, fields[8+i], policy.MaxOverrides)
+		}
+	}
 	allowed, limit, remaining, reset, retryAfter := integers[0], integers[1], integers[2], integers[3], integers[4]
 	if allowed != 0 && allowed != 1 || limit < -1 || remaining < 0 || reset < 0 || reset > maxMs ||
 		retryAfter < 0 || retryAfter > maxMs || allowed == 0 && retryAfter == 0 {
@@ -61,5 +72,7 @@ func parseRow(reply any) (Row, error) {
 		LimitName:  words[0],
 		Reason:     words[1],
 		ID:         words[2],
+		Override:   int(grown[0]),
+		New:        grown[1] == 1,
 	}, nil
 }

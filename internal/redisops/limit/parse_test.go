@@ -1,7 +1,9 @@
 package limit
 
 import (
+	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,13 +18,21 @@ func TestRowsAreReadStrictly(t *testing.T) {
 		return row
 	}
 	want := Row{Limit: 10, Reset: 2 * time.Second, RetryAfter: 500 * time.Millisecond, LimitName: "default", Reason: ReasonLimit}
+	grown := want
+	grown.Override, grown.New = 100, true
 	tests := map[string]struct {
 		reply   any
 		want    Row
 		wantErr bool
 	}{
 		"a denial":                     {reply: good(), want: want},
-		"with what newer versions add": {reply: append(good(), "x", int64(1), nil), want: want},
+		"with override and new":        {reply: append(good(), int64(100), int64(1)), want: grown},
+		"with what newer versions add": {reply: append(good(), int64(100), int64(1), "x", nil), want: grown},
+		"with an override only":        {reply: append(good(), int64(0)), want: want},
+		"an override that is a string": {reply: append(good(), "x", int64(1)), wantErr: true},
+		"a negative override":          {reply: append(good(), int64(-1), int64(1)), wantErr: true},
+		"an override above all":        {reply: append(good(), int64(101), int64(0)), wantErr: true},
+		"new is a string":              {reply: append(good(), int64(1), "1"), wantErr: true},
 		"unlimited":                    {reply: []any{int64(1), int64(-1), int64(0), int64(0), int64(0), "", "ok", "a1"}, want: Row{Allowed: true, Limit: -1, Reason: ReasonOK, ID: "a1"}},
 		"the longest time":             {reply: with(3, int64(9_007_199_254_741)), want: Row{Limit: 10, Reset: 9_007_199_254_741 * time.Millisecond, RetryAfter: 500 * time.Millisecond, LimitName: "default", Reason: ReasonLimit}},
 		"nothing":                      {reply: nil, wantErr: true},
@@ -58,5 +68,56 @@ func TestRowsAreReadStrictly(t *testing.T) {
 		if rows, err := parseRows(reply, 2); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %+v, %v", name, rows, err)
 		}
+	}
+}
+
+func FuzzParseRows(f *testing.F) {
+	f.Add(`[[1,10,9,2000,0,"default","ok","",0,1],[0,10,0,2000,500,"default","limit","a1"]]`)
+	f.Add(`[[1,-1,9007199254740991,0,0,"","ok","",100,0,"more"],[1,1,1,1,9007199254741,"a","shadow","",0]]`)
+	f.Add(`[[0,0,0,0,0,"","","",0,0],[null,1,2.5,[],"x"]]`)
+	f.Add(`"OK"`)
+	f.Fuzz(func(t *testing.T, text string) {
+		rows, err := parseRows(replyOf(text), 2)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) || rows != nil {
+				t.Errorf("%v, %v: want ErrMalformed and nothing else", rows, err)
+			}
+			return
+		}
+		for _, r := range rows {
+			if r.Limit < -1 || r.Remaining < 0 || r.Reset < 0 || r.RetryAfter < 0 || r.Override < 0 || r.Override > 100 ||
+				!r.Allowed && r.RetryAfter == 0 {
+				t.Errorf("%q was taken for %+v", text, r)
+			}
+		}
+	})
+}
+
+// replyOf gives a JSON text as go-redis would give such a reply.
+func replyOf(text string) any {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	var value any
+	if decoder.Decode(&value) != nil {
+		return text
+	}
+	return replied(value)
+}
+
+func replied(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if n, err := v.Int64(); err == nil {
+			return n
+		}
+		n, _ := v.Float64()
+		return n
+	case []any:
+		for i := range v {
+			v[i] = replied(v[i])
+		}
+		return v
+	default:
+		return value
 	}
 }

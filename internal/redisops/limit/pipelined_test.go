@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,6 +128,62 @@ func TestLostDecisionIsCountedOnceAndItsOutcomeUnknown(t *testing.T) {
 			if _, err := p.limiter.Decide(t.Context(), p.charges(requests+1, charges)); err != nil {
 				t.Errorf("the decision after: %v", err)
 			}
+		})
+	}
+}
+
+// Fault 16, for what is not a decision: made once, or by an id once however often it is asked for.
+func TestALostOperationIsMadeOnceAndItsOutcomeUnknown(t *testing.T) {
+	tests := map[string]struct {
+		policy         policy.RateLimit
+		before, do     string
+		look, want     string
+		again, wantTwo string
+	}{
+		"refund":         {one("shop/api", balance(100)), "charge 50", "refund 7", "peek 0", "allow 57/100 reset 0s", "refund 7", "allow 64/100 reset 0s"},
+		"refund by id":   {one("shop/api", balance(100)), "charge 50 #a", "refund 7 #a", "peek 0", "allow 57/100 reset 0s", "refund 7 #a", "allow 57/100 reset 0s absent"},
+		"credit":         {one("shop/api", balance(100)), "charge 50", "credit 7", "peek 0", "allow 57/100 reset 0s", "credit 7", "allow 64/100 reset 0s"},
+		"credit by id":   {one("shop/api", balance(100)), "charge 50", "credit 7 #a", "peek 0", "allow 57/100 reset 0s", "credit 7 #a", "allow 57/100 reset 0s"},
+		"decision by id": {one("shop/api", balance(100)), "charge 50", "charge 7 #a", "peek 0", "allow 43/100 reset 0s", "charge 7 #a", "allow 43/100 reset 0s"},
+		"reset":          {one("shop/api", balance(100)), "charge 50", "reset", "peek 0", "allow 100/100 reset 0s", "reset", "allow 100/100 reset 0s"},
+		"acquire":        {one("shop/api", concurrency(9, time.Hour)), "acquire #b", "acquire #a 1h", "release #none", "allow 7/9", "acquire #a", "allow 7/9 reset 1h0m0s"},
+		"release":        {one("shop/api", concurrency(9, time.Hour)), "acquire #a", "release #a", "release #none", "allow 9/9 reset 0s absent", "release #a", "allow 9/9 reset 0s absent"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				p := startPipelined(t, mode, 30*time.Second)
+				p.publish(test.policy)
+				through := p.limiter
+				p.limiter = limit.New(direct{client: p.client}, p.client, mode)
+				p.act(test.before)
+				if mode == library.ModeScripts {
+					// So that no reply says that there is no script.
+					if err := library.LoadScripts(t.Context(), p.client); err != nil {
+						t.Fatal(err)
+					}
+				}
+				p.proxy.SwallowReplies()
+				done := make(chan error, 1)
+				go func() {
+					w := *p.world
+					w.limiter = through
+					_, err := w.try(test.do)
+					done <- err
+				}()
+				eventually(t, "it to be done", func() bool { return strings.HasPrefix(p.act(test.look), test.want) })
+				p.proxy.Cut()
+				if err := <-done; !errors.Is(err, redisops.ErrUnknownOutcome) {
+					t.Errorf("%v, want an unknown outcome", err)
+				}
+				if got := p.act(test.look); !strings.HasPrefix(got, test.want) {
+					t.Errorf("afterwards: %s, want %s", got, test.want)
+				}
+				p.limiter = through
+				if got := p.act(test.again); got != test.wantTwo {
+					t.Errorf("again: %s, want %s", got, test.wantTwo)
+				}
+			})
 		})
 	}
 }

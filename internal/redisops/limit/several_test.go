@@ -98,6 +98,13 @@ func TestChargesOfOneCallAreMadeTogetherOrNotAtAll(t *testing.T) {
 			{at: time.Minute, charges: "log=1 log=1 log=1", want: "allow 1/2 reset 1m0s, allow 0/2 reset 1m0s, deny 2/2 reset 0s retry 1m0s"},
 			{at: time.Minute, charges: "log=2 a=3", want: "allow 0/2 reset 1m0s, allow 0/3 reset 1m0s"},
 		},
+		"a counter and a balance twice": {
+			{charges: "counter=2 counter=1 money=4", want: "allow 3/5 reset 2m0s, allow 2/5 reset 2m0s, allow 1/5 reset 0s"},
+			{charges: "counter=2 counter=1 money=1", want: "allow 0/5 reset 2m0s, deny 2/5 reset 2m0s retry 1m20.001s, allow 0/5 reset 0s"},
+			{charges: "money=1 money=1", want: "allow 0/5 reset 0s, deny 1/5 reset 0s retry 1m0s"},
+			{charges: "money=1 counter=0", want: "allow 0/5 reset 0s, allow 2/5 reset 2m0s"},
+			{charges: "counter=0 money=1", want: "allow 2/5 reset 2m0s, deny 0/5 reset 0s retry 1m0s"},
+		},
 		"a bucket twice": {
 			{charges: "bucket=2 bucket=1", want: "allow 1/3 reset 2s, allow 0/3 reset 3s"},
 			{at: time.Second, charges: "bucket=1 bucket=1", want: "allow 0/3 reset 3s, deny 1/3 reset 2s retry 1s"},
@@ -110,7 +117,7 @@ func TestChargesOfOneCallAreMadeTogetherOrNotAtAll(t *testing.T) {
 				w := startOn(t, server, mode, true,
 					one("shop/a", fixedWindow(3, time.Minute)), one("shop/b", fixedWindow(5, time.Minute)),
 					one("shop/big", fixedWindow(maxInteger, time.Minute)), one("shop/log", slidingLog(2, time.Minute)),
-					one("shop/bucket", tokenBucket(60, time.Minute, 3)))
+					one("shop/bucket", tokenBucket(60, time.Minute, 3)), one("shop/counter", slidingCounter(5, time.Minute)), one("shop/money", balance(5)))
 				for i, s := range steps {
 					w.steer(s.at)
 					var charges []limit.Charge
@@ -157,6 +164,7 @@ func TestConcurrentCallersNeverExceedTheLimit(t *testing.T) {
 		const limited, callers, each = 100, 20, 25
 		for algorithm, l := range map[string]policy.Limit{
 			"log": slidingLog(limited, time.Hour), "window": fixedWindow(limited, 744*time.Hour), "bucket": tokenBucket(1, 744*time.Hour, limited),
+			"counter": slidingCounter(limited, 744*time.Hour), "balance": balance(limited), "month": withRequests(calendarLimit(policy.CalendarMonth, "UTC"), limited),
 		} {
 			w := start(t, mode, false, one("shop/api", l))
 			var allowed atomic.Int64

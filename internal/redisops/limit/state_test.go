@@ -37,6 +37,9 @@ func TestEveryKeyExpiresOnceItsStateDoesNotMatter(t *testing.T) {
 		"a bucket":                        {limits: []policy.Limit{tokenBucket(1, time.Minute, 60)}, atLeast: time.Minute, atMost: time.Hour + 2*time.Second},
 		"the longest of several":          {limits: []policy.Limit{named("a", slidingLog(5, time.Second)), slidingLog(5, 2*time.Hour), named("c", fixedWindow(5, time.Second))}, atLeast: 2 * time.Hour, atMost: 3 * time.Hour, wantLog: 2 * time.Hour},
 		"a bucket that takes ages":        {limits: []policy.Limit{tokenBucket(1, 744*time.Hour, policy.MaxBurst(744*60*60*1000))}, atLeast: 744 * time.Hour, atMost: 2_502_000 * time.Hour},
+		"both windows of a counter":       {limits: []policy.Limit{slidingCounter(5, time.Hour)}, atLeast: time.Hour, atMost: 2*time.Hour + 2*time.Second},
+		"a month":                         {limits: []policy.Limit{calendarLimit(policy.CalendarMonth, "Europe/Berlin")}, atMost: 746 * time.Hour},
+		"a counter and a short log":       {limits: []policy.Limit{slidingLog(5, time.Second), named("b", slidingCounter(5, 2*time.Hour))}, atLeast: 2 * time.Hour, atMost: 5 * time.Hour, wantLog: time.Second},
 		"a bucket of the smallest window": {limits: []policy.Limit{tokenBucket(1, 100*time.Millisecond, 1)}, atMost: 2 * time.Second},
 	}
 	server := redistest.Start(t)
@@ -71,15 +74,19 @@ func TestAMissingTTLIsRepaired(t *testing.T) {
 		peek  bool
 		want  bool
 	}{
-		"window, by a charge": {limit: fixedWindow(5, 744*time.Hour), cost: 1, want: true},
-		"window, by a denial": {limit: fixedWindow(5, 744*time.Hour), cost: 9, want: true},
-		"log, by a charge":    {limit: slidingLog(5, time.Hour), cost: 1, want: true},
-		"log, by a denial":    {limit: slidingLog(5, time.Hour), cost: 9, want: true},
-		"bucket, by a charge": {limit: tokenBucket(5, time.Hour, 5), cost: 1, want: true},
-		"bucket, by a denial": {limit: tokenBucket(5, time.Hour, 5), cost: 9, want: true},
-		"not by a peek":       {limit: slidingLog(5, time.Hour), cost: 1, peek: true},
-		"not by only looking": {limit: slidingLog(5, time.Hour), cost: 0},
-		"of 0 requests":       {limit: fixedWindow(0, time.Hour), cost: 1, want: true},
+		"window, by a charge":  {limit: fixedWindow(5, 744*time.Hour), cost: 1, want: true},
+		"window, by a denial":  {limit: fixedWindow(5, 744*time.Hour), cost: 9, want: true},
+		"log, by a charge":     {limit: slidingLog(5, time.Hour), cost: 1, want: true},
+		"log, by a denial":     {limit: slidingLog(5, time.Hour), cost: 9, want: true},
+		"bucket, by a charge":  {limit: tokenBucket(5, time.Hour, 5), cost: 1, want: true},
+		"bucket, by a denial":  {limit: tokenBucket(5, time.Hour, 5), cost: 9, want: true},
+		"counter, by a charge": {limit: slidingCounter(5, time.Hour), cost: 1, want: true},
+		"counter, by a denial": {limit: slidingCounter(5, time.Hour), cost: 9, want: true},
+		"month, by a charge":   {limit: calendarLimit(policy.CalendarMonth, "UTC"), cost: 1, want: true},
+		"month, by a denial":   {limit: calendarLimit(policy.CalendarMonth, "UTC"), cost: 9, want: true},
+		"not by a peek":        {limit: slidingLog(5, time.Hour), cost: 1, peek: true},
+		"not by only looking":  {limit: slidingLog(5, time.Hour), cost: 0},
+		"of 0 requests":        {limit: fixedWindow(0, time.Hour), cost: 1, want: true},
 	}
 	server := redistest.Start(t)
 	for name, test := range tests {
@@ -183,20 +190,34 @@ func TestStateThatIsNotOursStartsItsLimitAnew(t *testing.T) {
 		"T60000 60000000 9007199254740993", "T60000 -1 -1", "T60000 1e9 1e9", "T60000 60000000 1800000000000000 ",
 		"S60000 x 1800000000000000", "S60000 1", "S60000 1 x", "S60000 9007199254740991 1800000000000000", "S60000 1 1 1",
 		"S60000 99999999999999999999 1800000000000000", strings.Repeat("S60000 1 1", 1000),
+		"C", "C60000", "C60000 1800000000000 5", "C60000 1800000000000 x 0", "C60000 1800000000000 5 x", "C60000 1800000000000 -1 0",
+		"C60000 1800000000000 8589934593 0", "C60000 1800000000000 0 8589934593", "C60000 9007199254740992 5 5", "C60000 x 5 5",
+		"C60000 1800000000000 5 5 5", "C60001 1800000000000 5 5", "C60000 1800000000000 5 5\n", "C60000 1799999880000 5 5",
+		"C60000 1800000000000 5.0 5", "c60000 1800000000000 5 5", "F60000 1800000000000 5 5", "C60000 1800000000000 5 0",
+		"K", "KDay", "KDay/UTC", "KDay/UTC 1799971200000", "KDay/UTC 1799971200000 x", "KDay/UTC 1799971200000 -1",
+		"KDay/UTC 1799971200000 5 5", "KDay/UTC 1799971200000 9007199254740992", "KDay/UTC x 5", "KDay/UTC 9999999999999999999 5",
+		"KDay/utc 1799971200000 5", "KWeek/UTC 1799971200000 5", "KDay/UTCx 1799971200000 5", "KDay 1799971200000 5",
+		"F86400000 1799971200000 5", "KDay/UTC 1799884800000 5", "KDay/UTC 1799971200000 5",
+		"B", "B ", "B x", "B -", "B --1", "B +1", "B 1.5", "B 1e3", "B 0x1", "B 9007199254740992", "B -9007199254740992", "B 5 5",
+		"B  5", "B 5 ", "b 5", "B5", "N", "N 5", "B 5",
 	}
 	// What of these is a state of the algorithm after all.
 	own := map[string]string{
-		policy.FixedWindow: "", policy.TokenBucket: "T60000 5 1800000000000000", policy.SlidingLog: "S60000 5 1800000000000000",
+		"window": "", "bucket": "T60000 5 1800000000000000", "log": "S60000 5 1800000000000000",
+		"counter": "C60000 1800000000000 5 0", "day": "KDay/UTC 1799971200000 5", "balance": "B 5",
 	}
 	server := redistest.Start(t)
-	for _, l := range []policy.Limit{fixedWindow(5, time.Minute), tokenBucket(5, time.Minute, 5), slidingLog(5, time.Minute)} {
-		t.Run(l.Algorithm, func(t *testing.T) {
+	for name, l := range map[string]policy.Limit{
+		"window": fixedWindow(5, time.Minute), "bucket": tokenBucket(5, time.Minute, 5), "log": slidingLog(5, time.Minute),
+		"counter": slidingCounter(5, time.Minute), "day": calendarLimit(policy.CalendarDay, "UTC"), "balance": balance(5),
+	} {
+		t.Run(name, func(t *testing.T) {
 			inBothModes(t, func(t *testing.T, mode library.Mode) {
 				w := startOn(t, server, mode, true, one("shop/api", l, named("other", fixedWindow(50, time.Minute))))
 				charge := w.charge("shop/api", 2)
 				log := redisops.LogKey(charge.Key, "default")
 				for _, state := range states {
-					if state == own[l.Algorithm] && state != "" {
+					if state == own[name] && state != "" {
 						continue
 					}
 					w.do("DEL", charge.Key, log)
@@ -213,6 +234,40 @@ func TestStateThatIsNotOursStartsItsLimitAnew(t *testing.T) {
 					if got, want := show(w.decide(charge)[0]), "allow 1/5 reset"; !strings.HasPrefix(got, want) {
 						t.Errorf("%q, then: %s, want %s", state, got, want)
 					}
+				}
+			})
+		})
+	}
+}
+
+// What the lists above leave out: a state of each algorithm is one.
+func TestStateThatIsOursIsTaken(t *testing.T) {
+	server := redistest.Start(t)
+	for name, test := range map[string]struct {
+		limit       policy.Limit
+		state, want string
+	}{
+		"window":                  {fixedWindow(5, time.Minute), "F60000 1800000000000 4", "allow 1/5 reset 1m0s"},
+		"bucket":                  {tokenBucket(5, time.Minute, 5), "T60000 120000000 1800000000000000", "allow 3/5 reset 24s"},
+		"counter":                 {slidingCounter(5, time.Minute), "C60000 1800000000000 1 3", "allow 1/5 reset 2m0s"},
+		"counter of before":       {slidingCounter(5, time.Minute), "C60000 1799999940000 1 3", "allow 4/5 reset 1m0s"},
+		"counter of long ago":     {slidingCounter(5, time.Minute), "C60000 1799999880000 1 3", "allow 5/5 reset 0s"},
+		"counter of the future":   {slidingCounter(5, time.Minute), "C60000 1900000000000 1 3", "allow 1/5 reset 2m0s"},
+		"counter with the most":   {slidingCounter(5, time.Minute), "C60000 1800000000000 8589934592 8589934592", "deny 0/5 reset 2m0s retry 2m0s"},
+		"day":                     {calendarLimit(policy.CalendarDay, "UTC"), "KDay/UTC 1799971200000 4", "allow 1/5 reset 16h0m0s"},
+		"day of the future":       {calendarLimit(policy.CalendarDay, "UTC"), "KDay/UTC 1800057600000 4", "allow 1/5 reset 16h0m0s"},
+		"day of before":           {calendarLimit(policy.CalendarDay, "UTC"), "KDay/UTC 1799884800000 4", "allow 5/5 reset 0s"},
+		"balance":                 {balance(5), "B 4", "allow 1/5 reset 0s"},
+		"balance with credit":     {balance(5), "B -4", "allow 9/5 reset 0s"},
+		"balance in debt":         {balance(5), "B 9007199254740991", "allow 0/5 reset 0s"},
+		"balance beyond all else": {balance(5), "B -9007199254740991", "allow 9007199254740991/5 reset 0s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				w := startOn(t, server, mode, true, one("shop/api", test.limit))
+				w.do("HSET", w.key("shop/api"), "default", test.state)
+				if got := w.act("peek 0"); got != test.want {
+					t.Errorf("%q: %s, want %s", test.state, got, test.want)
 				}
 			})
 		})
@@ -284,7 +339,7 @@ func TestOutOfMemoryWritesNothing(t *testing.T) {
 }
 
 func TestPeekAnswersOnAReplica(t *testing.T) {
-	primary := start(t, library.ModeFunctions, false, one("shop/api", slidingLog(5, time.Hour)))
+	primary := start(t, library.ModeFunctions, false, one("shop/api", slidingLog(5, time.Hour), named("money", balance(9))))
 	replica := redistest.Start(t, "--replicaof", strings.Replace(primary.server.Addr, ":", " ", 1))
 	primary.decide(primary.charge("shop/api", 2))
 	if n := primary.do("WAIT", 1, 10_000); n != int64(1) {
@@ -295,7 +350,21 @@ func TestPeekAnswersOnAReplica(t *testing.T) {
 	if err != nil || rows[0].Remaining != 2 {
 		t.Errorf("got %+v, %v, want 2 left", rows, err)
 	}
-	if _, err := limiter.Decide(context.Background(), []limit.Charge{primary.charge("shop/api", 1)}); redisops.Classify(err) != redisops.ReadOnly {
-		t.Errorf("a decision on a replica: %v, want %v", err, redisops.ReadOnly)
+	charge, slot := primary.charge("shop/api", 1), limit.Slot{Policy: primary.policies["shop/api"], Key: primary.key("shop/api"), ID: "a"}
+	for name, call := range map[string]func() error{
+		"decide": func() error { _, err := limiter.Decide(context.Background(), []limit.Charge{charge}); return err },
+		"both": func() error {
+			_, err := limiter.Decide(context.Background(), []limit.Charge{charge, charge})
+			return err
+		},
+		"refund":  func() error { _, err := limiter.Refund(context.Background(), charge); return err },
+		"credit":  func() error { _, err := limiter.Credit(context.Background(), charge); return err },
+		"reset":   func() error { _, err := limiter.Reset(context.Background(), charge); return err },
+		"acquire": func() error { _, err := limiter.AcquireSlot(context.Background(), slot); return err },
+		"release": func() error { _, err := limiter.ReleaseSlot(context.Background(), slot); return err },
+	} {
+		if err := call(); redisops.Classify(err) != redisops.ReadOnly {
+			t.Errorf("%s on a replica: %v, want %v", name, err, redisops.ReadOnly)
+		}
 	}
 }

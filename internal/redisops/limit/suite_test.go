@@ -3,6 +3,7 @@ package limit_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,14 +117,29 @@ func (w *world) steer(since time.Duration) {
 	}
 }
 
+// untilKey tells until when, in steered time, strings with a TTL are there.
+const untilKey = "test:until"
+
 // steering stands before the Lua under test and gives it another TIME. Real time goes on, so what expires by the steered
-// time must not be gone before: TTLs are an hour longer than the Lua asks for, and told to be an hour shorter.
+// time must not be gone before: TTLs are an hour longer than the Lua asks for, and told to be an hour shorter. Strings
+// (the records of decisions) are gone when steered time says so; of the other keys the Lua may not rely on that.
 const steering = `local redis = (function()
   local function instead(name)
     return function(command, key, ttl, ...)
       if command == 'TIME' then
         local now = redis.call('GET', '` + nowKey + `')
         return {string.sub(now, 1, -7), string.sub(now, -6)}
+      elseif command == 'SET' then
+        local form, ms = ...
+        local till = redis.call('GET', '` + nowKey + `') + ms * 1000
+        redis.call('HSET', '` + untilKey + `', key, string.format('%.0f', till))
+        return redis[name](command, key, ttl, form, string.format('%.0f', ms + 3600000))
+      elseif command == 'GET' then
+        local till = redis.call('HGET', '` + untilKey + `', key)
+        if till and tonumber(till) <= tonumber(redis.call('GET', '` + nowKey + `')) then
+          return false
+        end
+        return redis[name](command, key)
       elseif command == 'PEXPIRE' then
         return redis[name](command, key, string.format('%.0f', ttl + 3600000))
       elseif command == 'PTTL' then
@@ -251,7 +267,7 @@ func (w *world) dump() string {
 		w.tb.Fatal(err)
 	}
 	for _, key := range keys {
-		if key == nowKey || key == library.DocumentKey {
+		if key == nowKey || key == untilKey || key == library.DocumentKey {
 			continue
 		}
 		value, err := w.client.Dump(ctx, key).Result()
@@ -260,6 +276,8 @@ func (w *world) dump() string {
 		}
 		out = append(out, fmt.Sprintf("%s=%q ttl %v", key, value, w.client.PTTL(ctx, key).Val() > 0))
 	}
+	// KEYS has no order.
+	slices.Sort(out)
 	return strings.Join(out, "\n")
 }
 
@@ -289,6 +307,18 @@ func tokenBucket(requests int64, window time.Duration, burst int64) policy.Limit
 		Name: "default", Algorithm: policy.TokenBucket, Requests: requests, WindowMs: window.Milliseconds(), Burst: burst,
 		TickUs: policy.TickFor(window.Milliseconds()),
 	}
+}
+
+func slidingCounter(requests int64, window time.Duration) policy.Limit {
+	return policy.Limit{Name: "default", Algorithm: policy.SlidingCounter, Requests: requests, WindowMs: window.Milliseconds()}
+}
+
+func balance(requests int64) policy.Limit {
+	return policy.Limit{Name: "default", Algorithm: policy.Balance, Requests: requests}
+}
+
+func concurrency(slots int64, ttl time.Duration) policy.Limit {
+	return policy.Limit{Name: "default", Algorithm: policy.Concurrency, Requests: slots, SlotTTLMs: ttl.Milliseconds()}
 }
 
 func named(name string, l policy.Limit) policy.Limit {
