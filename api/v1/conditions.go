@@ -20,7 +20,8 @@ const (
 	// ConditionDurabilitySafe is advice: False when a restart of Redis loses the counters.
 	ConditionDurabilitySafe = "DurabilitySafe"
 
-	// ConditionDegraded tells that a store works, but not as declared (see its reason). Present only while True.
+	// ConditionDegraded tells that a store or a policy works, but not as declared (see its reason). Present only while
+	// True.
 	ConditionDegraded = "Degraded"
 	// ConditionPaused tells that penstock.dev/paused holds the object still. Present only while True.
 	ConditionPaused = "Paused"
@@ -55,6 +56,9 @@ const (
 	ReasonPending = "Pending"
 	// ReasonNotAccepted (Programmed=False): there is nothing to publish as long as Accepted is False.
 	ReasonNotAccepted = "NotAccepted"
+	// ReasonExpressionFailed (Degraded=True): within the last 10 minutes an expression of the policy could not be evaluated
+	// for a request; the message tells which one and why.
+	ReasonExpressionFailed = "ExpressionFailed"
 	// ReasonPaused (Paused=True).
 	ReasonPaused = "Paused"
 )

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	maxTextBytes = 256
-	maxWildcards = 8
+	maxTextBytes   = 256
+	defaultSlotTTL = v1.Duration("1m")
 )
 
 var (
@@ -47,6 +47,19 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 	errs = append(errs, more...)
 	limits, more := limits(spec.Limits, path.Child("limits"))
 	errs = append(errs, more...)
+	overrides, more := overrides(spec, path.Child("overrides"))
+	errs = append(errs, more...)
+	errs = append(errs, when(spec.When, path.Child("when"))...)
+	fixedCost, costExpression, err := cost(spec.Cost, path.Child("cost"))
+	if err != nil {
+		errs = append(errs, err)
+	}
+	shadowPercent, more := shadowPercent(spec, path)
+	errs = append(errs, more...)
+	penalty, more := penalty(spec.Penalty, hasConcurrency(spec.Limits), path.Child("penalty"))
+	errs = append(errs, more...)
+	response, more := response(spec.Response, path.Child("response"))
+	errs = append(errs, more...)
 	onStoreFailure, err := failureMode(spec.OnStoreFailure, path.Child("onStoreFailure"))
 	if err != nil {
 		errs = append(errs, err)
@@ -60,6 +73,13 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 		Domain:         Domain(rl),
 		Descriptors:    descriptors,
 		Limits:         limits,
+		Overrides:      overrides,
+		When:           spec.When,
+		Cost:           fixedCost,
+		CostExpression: costExpression,
+		ShadowPercent:  shadowPercent,
+		Penalty:        penalty,
+		Response:       response,
 		OnStoreFailure: onStoreFailure,
 	}.Sealed()
 	// The set refuses as a whole what it cannot hold, so nothing may enter it that this check does not pass: one bad
@@ -95,6 +115,17 @@ func text(value string, path *field.Path) *field.Error {
 	return nil
 }
 
+// value checks a pattern that a descriptor's value must match.
+func value(pattern string, path *field.Path) *field.Error {
+	if err := text(pattern, path); err != nil {
+		return err
+	}
+	if strings.Count(pattern, "*") > policy.MaxWildcards {
+		return field.Invalid(path, pattern, "value may hold at most 8 wildcards (*); use a shorter pattern")
+	}
+	return nil
+}
+
 func descriptors(list []v1.Descriptor, path *field.Path) ([]policy.Descriptor, field.ErrorList) {
 	if len(list) > policy.MaxDescriptors {
 		return nil, field.ErrorList{field.TooMany(path, len(list), policy.MaxDescriptors)}
@@ -107,14 +138,16 @@ func descriptors(list []v1.Descriptor, path *field.Path) ([]policy.Descriptor, f
 			errs = append(errs, err)
 		}
 		if d.Value != "" {
-			if err := text(d.Value, at.Child("value")); err != nil {
+			if err := value(d.Value, at.Child("value")); err != nil {
 				errs = append(errs, err)
 			}
 		}
-		if strings.Count(d.Value, "*") > maxWildcards {
-			errs = append(errs, field.Invalid(at.Child("value"), d.Value, "value may hold at most 8 wildcards (*); use a shorter pattern"))
+		shared := d.Shared != nil && *d.Shared
+		if shared && !strings.Contains(d.Value, "*") {
+			errs = append(errs, field.Invalid(at.Child("shared"), shared,
+				"shared is for a value with a wildcard (*), whose matches then have one budget together; put a * into value, or remove shared"))
 		}
-		compiled = append(compiled, policy.Descriptor{Key: d.Key, Value: d.Value})
+		compiled = append(compiled, policy.Descriptor{Key: d.Key, Value: d.Value, Shared: shared})
 	}
 	return compiled, errs
 }
@@ -138,6 +171,9 @@ func limits(list []v1.Limit, path *field.Path) ([]policy.Limit, field.ErrorList)
 		}
 		names[l.Name] = true
 		compiled = append(compiled, l)
+	}
+	if len(list) > 1 && hasConcurrency(list) {
+		errs = append(errs, field.Invalid(path, field.OmitValueType{}, "a Concurrency must be the only limit; remove the others, or move them to a RateLimit of their own"))
 	}
 	return compiled, errs
 }
@@ -164,29 +200,74 @@ func limit(l *v1.Limit, path *field.Path) (policy.Limit, field.ErrorList) {
 		compiled.Requests = *l.Requests
 	}
 
-	window, err := duration(l.Window, policy.MinWindow, policy.MaxWindow, path.Child("window"))
-	if err != nil {
-		errs = append(errs, err)
-	}
-	compiled.WindowMs = window.Milliseconds()
-
+	errs = append(errs, window(l, &compiled, path)...)
+	errs = append(errs, slotTTL(l, &compiled, path)...)
 	if l.Burst != nil && compiled.Algorithm != policy.TokenBucket {
 		errs = append(errs, field.Forbidden(path.Child("burst"), "burst is for algorithm TokenBucket only; remove burst or set algorithm: TokenBucket"))
 	}
+	atMost := func(most int64, remedy string) {
+		if compiled.Requests > most {
+			errs = append(errs, field.Invalid(path.Child("requests"), compiled.Requests, remedy))
+		}
+	}
 	switch compiled.Algorithm {
 	case policy.SlidingLog:
-		if compiled.Requests > policy.MaxSlidingLogRequests {
-			errs = append(errs, field.Invalid(path.Child("requests"), compiled.Requests,
-				"SlidingLog keeps one entry per request, so requests may be at most 1000; use algorithm FixedWindow or TokenBucket for more"))
-		}
-	case policy.FixedWindow:
+		atMost(policy.MaxSlidingLogRequests,
+			"SlidingLog keeps one entry per request, so requests may be at most 1000; use algorithm SlidingCounter, FixedWindow or TokenBucket for more")
+	case policy.SlidingCounter:
+		atMost(policy.MaxSlidingCounterRequests,
+			"a SlidingCounter counts exactly up to 8589934592 (2^33) requests; use algorithm FixedWindow or TokenBucket for more")
+	case policy.Concurrency:
+		atMost(policy.MaxSlots, "a Concurrency keeps one entry per slot, so requests may be at most 100000; use a more specific descriptor")
+	case policy.FixedWindow, policy.Balance:
 	case policy.TokenBucket:
 		errs = append(errs, tokenBucket(l, &compiled, path)...)
 	default:
-		errs = append(errs, field.NotSupported(path.Child("algorithm"), l.Algorithm,
-			[]v1.Algorithm{v1.AlgorithmSlidingLog, v1.AlgorithmFixedWindow, v1.AlgorithmTokenBucket}))
+		errs = append(errs, field.NotSupported(path.Child("algorithm"), l.Algorithm, []v1.Algorithm{
+			v1.AlgorithmSlidingLog, v1.AlgorithmSlidingCounter, v1.AlgorithmFixedWindow,
+			v1.AlgorithmTokenBucket, v1.AlgorithmConcurrency, v1.AlgorithmBalance,
+		}))
 	}
 	return compiled, errs
+}
+
+// window fills in the windows of a limit: of a length, or of a calendar; some algorithms have none.
+func window(l *v1.Limit, compiled *policy.Limit, path *field.Path) field.ErrorList {
+	errs := calendar(l, compiled, path)
+	switch {
+	case l.Calendar != "":
+	case compiled.Algorithm == policy.Concurrency || compiled.Algorithm == policy.Balance:
+		if l.Window != "" {
+			errs = append(errs, field.Forbidden(path.Child("window"),
+				"a Concurrency counts what is under way, and a Balance is not refilled: neither has a window; remove window"))
+		}
+	case l.Window == "":
+		errs = append(errs, field.Required(path.Child("window"),
+			"want the length of time that requests speaks of, such as 1m (a FixedWindow may have a calendar in its place)"))
+	default:
+		length, err := duration(l.Window, policy.MinWindow, policy.MaxWindow, path.Child("window"))
+		if err != nil {
+			errs = append(errs, err)
+		}
+		compiled.WindowMs = length.Milliseconds()
+	}
+	return errs
+}
+
+// slotTTL fills in how long a slot of a Concurrency is held at most.
+func slotTTL(l *v1.Limit, compiled *policy.Limit, path *field.Path) field.ErrorList {
+	if compiled.Algorithm != policy.Concurrency {
+		if l.SlotTTL != "" {
+			return field.ErrorList{field.Forbidden(path.Child("slotTTL"), "slotTTL is for algorithm Concurrency only; remove slotTTL or set algorithm: Concurrency")}
+		}
+		return nil
+	}
+	length, err := durationOr(l.SlotTTL, defaultSlotTTL, policy.MinWindow, policy.MaxWindow, path.Child("slotTTL"))
+	if err != nil {
+		return field.ErrorList{err}
+	}
+	compiled.SlotTTLMs = length.Milliseconds()
+	return nil
 }
 
 // tokenBucket fills in the capacity and the unit of time of a bucket. Its largest capacity depends on its window, which
@@ -220,6 +301,25 @@ func tokenBucket(l *v1.Limit, compiled *policy.Limit, path *field.Path) field.Er
 func tooManyTokens(path *field.Path, tokens int64, window v1.Duration, most int64) *field.Error {
 	return field.Invalid(path, tokens, fmt.Sprintf(
 		"a TokenBucket with window %s counts exactly up to %d tokens; use at most %d, a shorter window, or algorithm FixedWindow", window, most, most))
+}
+
+// shadowPercent gives the share of subjects that are never denied.
+func shadowPercent(spec *v1.RateLimitSpec, path *field.Path) (int64, field.ErrorList) {
+	var errs field.ErrorList
+	if spec.Mode != "" && spec.Mode != v1.ModeEnforce && spec.Mode != v1.ModeShadow {
+		errs = append(errs, field.NotSupported(path.Child("mode"), spec.Mode, []v1.Mode{v1.ModeEnforce, v1.ModeShadow}))
+	}
+	enforced := int64(100)
+	if spec.EnforcePercent != nil {
+		enforced = int64(*spec.EnforcePercent)
+	}
+	if enforced < 0 || enforced > 100 {
+		errs = append(errs, field.Invalid(path.Child("enforcePercent"), enforced, "must be from 0 to 100"))
+	}
+	if spec.Mode == v1.ModeShadow {
+		return 100, errs
+	}
+	return 100 - enforced, errs
 }
 
 func failureMode(mode v1.FailureMode, path *field.Path) (string, *field.Error) {

@@ -66,8 +66,8 @@ type Outcome struct {
 	// long for a status.
 	Summary string
 	Domain  string
-	// Restarts are the limits that start anew with this content, since their algorithm or window is another than in the
-	// published set.
+	// Restarts are the limits that start anew with this content, since their algorithm, window, calendar or time zone is
+	// another than in the published set.
 	Restarts []string
 }
 
@@ -219,19 +219,43 @@ func entrySize(p *policy.RateLimit) int {
 	return len(document) + 1
 }
 
-// restarts names the limits whose state does not fit their new algorithm or window, so that they start anew.
+// restarts names the limits whose state does not fit their new algorithm or windows, so that they start anew.
 func restarts(before, after *policy.RateLimit) []string {
 	if before == nil {
 		return nil
 	}
+	names := restarted(before.Limits, after.Limits)
+	for i := range after.Overrides {
+		o := &after.Overrides[i]
+		at := slices.IndexFunc(before.Overrides, func(old policy.Override) bool { return slices.Equal(old.Values, o.Values) })
+		if at < 0 {
+			continue
+		}
+		for _, name := range restarted(before.Overrides[at].Limits, o.Limits) {
+			// Not of which override: the values that it matches belong to users.
+			if name += " of an override"; !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+func restarted(before, after []policy.Limit) []string {
 	var names []string
-	for _, l := range after.Limits {
-		i := slices.IndexFunc(before.Limits, func(old policy.Limit) bool { return old.Name == l.Name })
-		if i >= 0 && (before.Limits[i].Algorithm != l.Algorithm || before.Limits[i].WindowMs != l.WindowMs) {
+	for i := range after {
+		l := &after[i]
+		at := slices.IndexFunc(before, func(old policy.Limit) bool { return old.Name == l.Name })
+		if at >= 0 && !sameWindows(&before[at], l) {
 			names = append(names, l.Name)
 		}
 	}
 	return names
+}
+
+// sameWindows tells whether what one limit counted means the same to the other.
+func sameWindows(a, b *policy.Limit) bool {
+	return a.Algorithm == b.Algorithm && a.WindowMs == b.WindowMs && a.Calendar == b.Calendar && a.TimeZone == b.TimeZone
 }
 
 // Paused tells whether an object's annotations hold it still.

@@ -246,6 +246,38 @@ func TestLimitsThatStartAnewAreNamed(t *testing.T) {
 	}
 }
 
+func TestCalendarsAndOverridesThatStartAnewAreNamed(t *testing.T) {
+	of := func(calendar v1.Calendar, zone string, window v1.Duration, unlimited string) v1.RateLimit {
+		return object("shop", "a", func(rl *v1.RateLimit) {
+			rl.Spec.Descriptors = []v1.Descriptor{{Key: "user"}}
+			rl.Spec.Limits = []v1.Limit{{Requests: new(int64(1)), Algorithm: v1.AlgorithmFixedWindow, Calendar: calendar, TimeZone: zone}}
+			rl.Spec.Overrides = []v1.Override{
+				{Match: matching("user", unlimited), Unlimited: new(true)},
+				{Match: matching("user", "a"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: window}}},
+			}
+		})
+	}
+	published := policy.NewSet([]policy.RateLimit{compiledOf(t, of(v1.CalendarMonth, "UTC", "1m", "x"))})
+	for name, tt := range map[string]struct {
+		object v1.RateLimit
+		want   string
+	}{
+		"nothing":               {of(v1.CalendarMonth, "UTC", "1m", "x"), ""},
+		"another override":      {of(v1.CalendarMonth, "UTC", "1m", "y"), ""},
+		"calendar":              {of(v1.CalendarWeek, "UTC", "1m", "x"), "default"},
+		"time zone":             {of(v1.CalendarMonth, "Europe/Berlin", "1m", "x"), "default"},
+		"window of an override": {of(v1.CalendarMonth, "UTC", "2m", "x"), "default of an override"},
+		"both":                  {of(v1.CalendarDay, "UTC", "2m", "x"), "default, default of an override"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := assemble(published, tt.object).Outcomes[types.NamespacedName{Namespace: "shop", Name: "a"}]
+			if strings.Join(got.Restarts, ", ") != tt.want {
+				t.Errorf("got %q, want %q", got.Restarts, tt.want)
+			}
+		})
+	}
+}
+
 func TestAssembleIsDeterministic(t *testing.T) {
 	var objects []v1.RateLimit
 	for i := range 200 {

@@ -5,6 +5,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,9 +24,12 @@ type Checker struct {
 	rules *offline.Rules
 }
 
+// builtin are the rules of what is built in. They are compiled once, which takes a good part of a second.
+var builtin = sync.OnceValues(func() (*offline.Rules, error) { return offline.NewRules(crd.Bases) })
+
 // NewChecker compiles the rules. It fails only when what is built in is broken.
 func NewChecker() (*Checker, error) {
-	rules, err := offline.NewRules(crd.Bases)
+	rules, err := builtin()
 	if err != nil {
 		return nil, fmt.Errorf("reading the built-in CustomResourceDefinitions: %w", err)
 	}

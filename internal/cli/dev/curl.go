@@ -29,7 +29,7 @@ func demonstrate(base string, policies []policy.RateLimit) (line, note string) {
 	for i := range policies {
 		p := &policies[i]
 		r, ok := requestFor(p.Descriptors)
-		if !ok {
+		if !ok || !plain(p) {
 			continue
 		}
 		n, ok := requestsToDenial(p.Limits)
@@ -45,6 +45,11 @@ func demonstrate(base string, policies []policy.RateLimit) (line, note string) {
 		return strings.Join(words, " ") + " | sort | uniq -c", ""
 	}
 	return "", note
+}
+
+// plain tells whether each request that carries a policy's descriptors is counted by it, and denied beyond its limits.
+func plain(p *policy.RateLimit) bool {
+	return !p.NeedsDoor() && len(p.Overrides) == 0 && p.ShadowPercent == 0 && !p.IsConcurrency()
 }
 
 // request is what curl has to send so that a policy applies.
@@ -143,7 +148,9 @@ func requestsToDeny(l *policy.Limit) (int64, bool) {
 	window := time.Duration(l.WindowMs) * time.Millisecond
 	n := l.Requests + 1
 	switch l.Algorithm {
-	case policy.FixedWindow:
+	case policy.Balance:
+		return n, true
+	case policy.FixedWindow, policy.SlidingCounter:
 		// The requests may begin in one window and end in the next.
 		n = 2*l.Requests + 1
 	case policy.TokenBucket:

@@ -42,8 +42,15 @@ func TestDemonstrationFitsThePolicy(t *testing.T) {
 		"the tightest of several":            {[]policy.RateLimit{limited(perMinute[0], limitOf(policy.SlidingLog, 10, 3_600_000, 0))}, `'http://127.0.0.1:8080/auth/shop/a?[1-11]'`, ""},
 		"of none":                            {[]policy.RateLimit{limited(limitOf(policy.FixedWindow, 0, 60_000, 0))}, `'http://127.0.0.1:8080/auth/shop/a?[1-1]'`, ""},
 		"over the edge of two fixed windows": {[]policy.RateLimit{limited(limitOf(policy.FixedWindow, 100, 60_000, 0))}, `'http://127.0.0.1:8080/auth/shop/a?[1-201]'`, ""},
-		"of a bucket that refills":           {[]policy.RateLimit{limited(limitOf(policy.TokenBucket, 30, 1_000, 90))}, `'http://127.0.0.1:8080/auth/shop/a?[1-102]'`, ""},
-		"of a bucket that hardly does":       {[]policy.RateLimit{limited(limitOf(policy.TokenBucket, 1, 3_600_000, 1))}, `'http://127.0.0.1:8080/auth/shop/a?[1-3]'`, ""},
+		"over the edge of two counters":      {[]policy.RateLimit{limited(limitOf(policy.SlidingCounter, 100, 60_000, 0))}, `'http://127.0.0.1:8080/auth/shop/a?[1-201]'`, ""},
+		"of a balance":                       {[]policy.RateLimit{limited(limitOf(policy.Balance, 10, 0, 0))}, `'http://127.0.0.1:8080/auth/shop/a?[1-11]'`, ""},
+		"the first that denies whatever comes": {[]policy.RateLimit{
+			{Name: "shop/conditional", Limits: perMinute, When: []string{"true"}}, {Name: "shop/shadow", Limits: perMinute, ShadowPercent: 1},
+			{Name: "shop/overrides", Limits: perMinute, Overrides: []policy.Override{{Values: []string{"a"}, Unlimited: true}}},
+			{Name: "shop/slots", Limits: []policy.Limit{limitOf(policy.Concurrency, 3, 0, 0)}}, by(),
+		}, `'http://127.0.0.1:8080/auth/shop/a?[1-101]'`, ""},
+		"of a bucket that refills":     {[]policy.RateLimit{limited(limitOf(policy.TokenBucket, 30, 1_000, 90))}, `'http://127.0.0.1:8080/auth/shop/a?[1-102]'`, ""},
+		"of a bucket that hardly does": {[]policy.RateLimit{limited(limitOf(policy.TokenBucket, 1, 3_600_000, 1))}, `'http://127.0.0.1:8080/auth/shop/a?[1-3]'`, ""},
 
 		"nothing there":                      {nil, "", "No policy here is about an HTTP request alone"},
 		"a key that only a proxy sends":      {[]policy.RateLimit{by(policy.Descriptor{Key: "generic_key"})}, "", "No policy here is about an HTTP request alone"},

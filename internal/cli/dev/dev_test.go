@@ -29,9 +29,10 @@ func TestTheLineOfCurlShowsA429(t *testing.T) {
 		t.Errorf("the line prints %q, want %q", got, want)
 	}
 	for _, want := range []string{
-		"penstock dev: 2 policies from " + samples + "\n",
+		"penstock dev: 7 policies from " + samples + "\n",
 		"  shop/api-per-ip  100/1m sliding log  by remote_address (domain shop)\n",
-		"  shop/checkout-per-user  50/1h sliding log, 5/1m token bucket  by generic_key=checkout, user (domain shop-web), denied while Redis is gone\n",
+		"  shop/checkout-per-user  50/1h sliding log, 5/1m token bucket, 200/day Europe/Berlin fixed window, and 2 overrides" +
+			"  by generic_key=checkout*, user (domain shop-web), denied while Redis is gone\n",
 		"(embedded: gone when this ends)",
 		"note: RateLimit: this Redis has no functions",
 		"note: RedisStores in the files are checked and not used",
@@ -127,7 +128,7 @@ func TestAMistakeLeavesTheLastGoodPolicies(t *testing.T) {
 	}{
 		"a field that is not there": {
 			func(t *testing.T, r *running) { r.write(t, "a.yaml", rateLimit("a", "request: 9, window: 1h")) },
-			`a.yaml:9: RateLimit default/a: spec.limits[0].request: Forbidden: unknown field "spec.limits[0].request"; known here: algorithm, burst, name, requests, window`,
+			`a.yaml:9: RateLimit default/a: spec.limits[0].request: Forbidden: unknown field "spec.limits[0].request"; known here: algorithm, burst, calendar, name, requests, slotTTL, timeZone, window`,
 		},
 		"a value that breaks a rule": {
 			func(t *testing.T, r *running) { r.write(t, "a.yaml", rateLimit("a", "requests: 9, window: 99ms")) },

@@ -67,7 +67,7 @@ func notes(l loaded, assembly translate.Assembly) []string {
 			list = append(list, fmt.Sprintf("%s %s: %s", key, what, outcome.Message))
 		}
 		for _, name := range outcome.Restarts {
-			list = append(list, fmt.Sprintf("%s: limit %s counts anew, since its algorithm or window is another", key, name))
+			list = append(list, fmt.Sprintf("%s: limit %s counts anew, since its algorithm, window, calendar or time zone is another", key, name))
 		}
 	}
 	if l.stores > 0 {
