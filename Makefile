@@ -12,12 +12,13 @@ export CGO_ENABLED ?= 0
 
 # `go tool` builds a tool when it is first needed and keeps it in Go's own build cache,
 # keyed by all that went into it: no directory of binaries to ignore, version or clean.
-# golangci-lint has a module of its own, for its hundreds of dependencies to vote in.
+# golangci-lint and buf have modules of their own, for their hundreds of dependencies to vote in.
 CONTROLLER_GEN := go tool -modfile=hack/tools/go.mod controller-gen
+BUF := go tool -modfile=hack/tools/proto/go.mod buf
 GOLANGCI_LINT := go tool -modfile=hack/tools/lint/go.mod golangci-lint-kube-api-linter
 
 # What `generate` and `manifests` write, as git's pathspecs.
-GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml
+GENERATED := ':(glob)api/**/zz_generated.*.go' ':(glob)proto/**/*.go' config/crd/bases config/rbac/role.yaml
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TEST_PACKAGES ?= ./...
@@ -26,7 +27,7 @@ TEST_TIMEOUT ?= 10m
 .PHONY: help
 help: ## Show this list.
 	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ Try
 
@@ -37,8 +38,9 @@ dev: ## Serve the sample policies with an embedded Redis; DEV_ARGS adds argument
 ##@ Develop
 
 .PHONY: generate
-generate: ## Write the deep-copy functions of the API types.
+generate: ## Write the deep-copy functions of the API types, and the code of the services in proto.
 	@$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	@$(BUF) generate proto --template proto/buf.gen.yaml --output proto
 
 .PHONY: manifests
 manifests: ## Write the CRDs and the operator's ClusterRole.
@@ -56,6 +58,7 @@ verify: generate manifests ## Check that generated files, formatting, go.mod, im
 		echo "$$stale"; \
 		exit 1; \
 	fi
+	@$(BUF) format --diff --exit-code proto
 	@unformatted="$$(gofmt -l .)" && \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w is needed on:"; echo "$$unformatted"; exit 1; fi
 	@go mod tidy -diff
@@ -63,8 +66,9 @@ verify: generate manifests ## Check that generated files, formatting, go.mod, im
 	@hack/check-kinds.sh
 
 .PHONY: lint
-lint: ## Run golangci-lint (with kube-api-linter), luacheck and shellcheck.
+lint: ## Run golangci-lint (with kube-api-linter), buf lint, luacheck and shellcheck.
 	@$(GOLANGCI_LINT) run
+	@$(BUF) lint proto
 	@luacheck="$$(hack/debian-package.sh luacheck lua-check)" && \
 	go run ./hack/lualint "$$luacheck"
 	@shellcheck="$$(hack/debian-package.sh shellcheck shellcheck)" && \
@@ -74,10 +78,12 @@ lint: ## Run golangci-lint (with kube-api-linter), luacheck and shellcheck.
 .PHONY: test
 test: ## Run all tests, against a real redis-server and kube-apiserver; TEST_PACKAGES and TEST_FLAGS narrow it.
 	@redis="$$(hack/redis-server.sh)" && assets="$$(hack/envtest-assets.sh)" && \
+	modules="$$(hack/node-modules.sh test/interop)" && python="$$(hack/python.sh)" && \
 	for tool in curl:curl openssl:openssl redis-cli:redis-tools; do \
 		hack/debian-package.sh "$${tool%:*}" "$${tool#*:}" >/dev/null || exit 1; \
 	done && \
 	PENSTOCK_REDIS_SERVER="$$redis" KUBEBUILDER_ASSETS="$$assets" \
+	PENSTOCK_NODE_MODULES="$$modules" PENSTOCK_PYTHON="$$python" \
 	go test -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(TEST_PACKAGES)
 
 .PHONY: build
@@ -88,6 +94,11 @@ build: ## Build bin/operator, bin/penstockd and bin/penstock.
 .PHONY: bench
 bench: ## Run the benchmarks.
 	@bench/run.sh
+
+.PHONY: bench-algorithms
+bench-algorithms: ## Measure memory, speed and accuracy of each algorithm; BENCH_ARGS adds arguments.
+	@redis="$$(hack/redis-server.sh)" && \
+	go run ./bench/algorithms -redis-server "$$redis" -commit "$$(git describe --always --dirty)" $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built; the caches outside of this directory stay.

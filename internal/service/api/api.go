@@ -1,0 +1,149 @@
+// Package api is the native door: penstock.v1.LimiterService over Connect, which is gRPC, gRPC-Web and JSON over plain HTTP
+// at one address. What the calls, their fields and their errors mean is said in proto/penstock/v1/limiter.proto.
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+
+	"connectrpc.com/connect"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
+	"github.com/penstock-dev/penstock/proto/penstock/v1/penstockv1connect"
+)
+
+// Prefix is where the door is.
+const Prefix = "/" + penstockv1connect.LimiterServiceName + "/"
+
+const (
+	// maxMessageBytes bounds a request, packed and unpacked.
+	maxMessageBytes = 64 << 10
+	// envelopeBytes is what gRPC puts in front of a message.
+	envelopeBytes = 5
+	// compressBytes is more than an answer has: packing so little costs more than it saves.
+	compressBytes = 16 << 10
+)
+
+// Engine decides; engine.Engine does.
+type Engine interface {
+	DecidePolicy(ctx context.Context, door engine.Door, call engine.Call) (engine.Verdict, error)
+	Peek(ctx context.Context, door engine.Door, call engine.Call) (engine.Verdict, error)
+	Refund(ctx context.Context, door engine.Door, call engine.Call) (engine.Verdict, error)
+	Credit(ctx context.Context, door engine.Door, call engine.Call) (engine.Verdict, error)
+	Reset(ctx context.Context, door engine.Door, call engine.Call) (engine.Verdict, error)
+	AcquireSlot(ctx context.Context, door engine.Door, call engine.SlotCall) (engine.Verdict, error)
+	ReleaseSlot(ctx context.Context, door engine.Door, call engine.SlotCall) (engine.Verdict, error)
+}
+
+// New makes the door, to be served under Prefix. Reset trusts the remote address of a request to be that of the peer.
+func New(eng Engine) http.Handler {
+	_, service := penstockv1connect.NewLimiterServiceHandler(&server{engine: eng},
+		connect.WithReadMaxBytes(maxMessageBytes),
+		connect.WithCompressMinBytes(compressBytes),
+		connect.WithCodec(jsonCodec{"json"}),
+		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
+	)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Connect reads what is too large to its end, so that the connection can be used again: this is that end.
+		r.Body = http.MaxBytesReader(w, r.Body, maxMessageBytes+envelopeBytes)
+		service.ServeHTTP(w, r)
+	})
+}
+
+// server is the door behind the protocols.
+type server struct {
+	engine Engine
+}
+
+func (s *server) Check(ctx context.Context, r *penstockv1.CheckRequest) (*penstockv1.CheckResponse, error) {
+	call, err := charge(r, r.Cost, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.DecidePolicy(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return checked(&v, r.GetId()), nil
+}
+
+func (s *server) Peek(ctx context.Context, r *penstockv1.PeekRequest) (*penstockv1.PeekResponse, error) {
+	call, err := charge(r, r.Cost, "")
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.Peek(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return peeked(&v), nil
+}
+
+func (s *server) Refund(ctx context.Context, r *penstockv1.RefundRequest) (*penstockv1.RefundResponse, error) {
+	call, err := charge(r, r.Cost, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.Refund(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return refunded(&v, r.GetId()), nil
+}
+
+func (s *server) Credit(ctx context.Context, r *penstockv1.CreditRequest) (*penstockv1.CreditResponse, error) {
+	call, err := credit(r)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.Credit(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return credited(&v, r.GetId()), nil
+}
+
+func (s *server) Reset(ctx context.Context, r *penstockv1.ResetRequest) (*penstockv1.ResetResponse, error) {
+	if !fromLoopback(ctx) {
+		return nil, loopbackOnly()
+	}
+	call, err := charge(r, nil, "")
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.Reset(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return reset(&v), nil
+}
+
+func (s *server) AcquireSlot(ctx context.Context, r *penstockv1.AcquireSlotRequest) (*penstockv1.AcquireSlotResponse, error) {
+	id := r.GetSlotId()
+	if id == "" {
+		id = rand.Text()
+	}
+	call, err := slot(r, id, r.GetTtl())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.AcquireSlot(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return acquired(&v, id), nil
+}
+
+func (s *server) ReleaseSlot(ctx context.Context, r *penstockv1.ReleaseSlotRequest) (*penstockv1.ReleaseSlotResponse, error) {
+	call, err := slot(r, r.GetSlotId(), nil)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.engine.ReleaseSlot(ctx, engine.DoorAPI, call)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return released(&v, r.GetSlotId()), nil
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+)
+
+// errorDomain is that of every ErrorInfo.
+const errorDomain = "penstock.dev"
+
+// Reasons of an ErrorInfo: what a program may tell apart. They are a part of the API.
+const (
+	reasonUnknownPolicy    = "UNKNOWN_POLICY"
+	reasonWrongOperation   = "WRONG_OPERATION"
+	reasonLoopbackOnly     = "LOOPBACK_ONLY"
+	reasonNoPolicies       = "NO_POLICIES"
+	reasonStoreUnavailable = "STORE_UNAVAILABLE"
+	reasonUnknownOutcome   = "UNKNOWN_OUTCOME"
+	reasonStoreRefuses     = "STORE_REFUSES"
+)
+
+// failure is how the engine's error is told. Of errors that it does not know it tells nothing, since they may hold what
+// is of the inside.
+func failure(err error) error {
+	var (
+		tooLong  *engine.ValueTooLongError
+		missing  *engine.MissingAttributeError
+		argument *engine.ArgumentError
+	)
+	switch {
+	case errors.As(err, &tooLong):
+		return violation("subject", "the value of "+tooLong.Error())
+	case errors.As(err, &missing):
+		return violation("subject", "lacks "+missing.Key+", a descriptor of the policy, or has a value that the policy is not for")
+	case errors.As(err, &argument):
+		return violation(argument.Field, argument.Problem)
+	case errors.Is(err, engine.ErrNoSet):
+		return coded(connect.CodeUnavailable, reasonNoPolicies, engine.ErrNoSet.Error())
+	case errors.Is(err, engine.ErrUnknownPolicy):
+		return coded(connect.CodeNotFound, reasonUnknownPolicy,
+			"no RateLimit of that namespace and name is in force; check namespace, policy and the RateLimit's Ready condition")
+	case errors.Is(err, engine.ErrWrongOperation):
+		return coded(connect.CodeFailedPrecondition, reasonWrongOperation, err.Error())
+	case errors.Is(err, engine.ErrConfiguration):
+		return coded(connect.CodeInternal, reasonStoreRefuses, engine.ErrConfiguration.Error())
+	case errors.Is(err, engine.ErrUnknownOutcome):
+		// Not Unavailable, which clients take for leave to repeat what may have been done.
+		return coded(connect.CodeDeadlineExceeded, reasonUnknownOutcome,
+			"redis did not answer in time, and the change may have been made; with an id the same call again is safe")
+	case errors.Is(err, engine.ErrStoreUnavailable):
+		return coded(connect.CodeUnavailable, reasonStoreUnavailable, "redis cannot be asked, and nothing was changed; try again")
+	case errors.Is(err, context.Canceled):
+		return connect.NewError(connect.CodeCanceled, errors.New("the caller has gone"))
+	case errors.Is(err, context.DeadlineExceeded):
+		return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the caller's deadline has passed"))
+	default:
+		return connect.NewError(connect.CodeInternal, errors.New("deciding failed"))
+	}
+}
+
+// violation tells what is wrong with a field of the request, and what is wanted.
+func violation(field, problem string) error {
+	return withDetail(connect.NewError(connect.CodeInvalidArgument, errors.New(field+": "+problem)), &errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem}},
+	})
+}
+
+func coded(code connect.Code, reason, text string) error {
+	return withDetail(connect.NewError(code, errors.New(text)), &errdetails.ErrorInfo{Reason: reason, Domain: errorDomain})
+}
+
+func withDetail(err *connect.Error, message proto.Message) error {
+	if detail, failed := connect.NewErrorDetail(message); failed == nil {
+		err.AddDetail(detail)
+	}
+	return err
+}
+
+// fromLoopback tells whether the peer of the connection is on this host. What a header says of it is not believed.
+func fromLoopback(ctx context.Context) bool {
+	info, ok := connect.CallInfoForHandlerContext(ctx)
+	if !ok {
+		return false
+	}
+	peer, err := netip.ParseAddrPort(info.Peer().Addr)
+	return err == nil && peer.Addr().Unmap().IsLoopback()
+}
+
+func loopbackOnly() error {
+	return coded(connect.CodePermissionDenied, reasonLoopbackOnly,
+		"this call is administrative, and callers are not authenticated: make it on penstockd's own host, "+
+			"in Kubernetes through kubectl port-forward")
+}
