@@ -24,7 +24,9 @@ type config struct {
 	redis    redisops.Config
 	service  service.Config
 	policies *policy.Set // nil: from Redis
-	logLevel slog.Level
+	// denyCache is whether what Redis denied is denied again for a moment without asking it.
+	denyCache bool
+	logLevel  slog.Level
 }
 
 // settings are the flags as they were given.
@@ -59,6 +61,7 @@ func (s *settings) groups() []group {
 		}),
 		add("Policies", func(f *pflag.FlagSet) {
 			f.StringVar(&s.policiesFile, "policies", "", "a compiled policy set to enforce, instead of the one that is published in Redis")
+			f.BoolVar(&s.cfg.denyCache, "deny-cache", true, "deny what Redis has just denied, for at most 1s, without asking it again")
 		}),
 		add("Doors", func(f *pflag.FlagSet) {
 			f.StringVar(&svc.HTTP, "http", ":8080", `address of forward-auth, /healthz and /readyz; "" closes it`)

@@ -37,11 +37,11 @@ func TestDefaultsAreThoseOfTheDesign(t *testing.T) {
 	}
 	got := []any{
 		cfg.redis.Addresses[0], cfg.redis.DB, cfg.redis.CommandTimeout, cfg.redis.DialTimeout, cfg.redis.MinBackoff, cfg.redis.MaxBackoff, cfg.redis.MaxConnections,
-		cfg.service.HTTP, cfg.service.GRPC, cfg.service.Metrics, cfg.service.LameDuck, cfg.service.Drain, cfg.logLevel, cfg.policies == nil,
+		cfg.service.HTTP, cfg.service.GRPC, cfg.service.Metrics, cfg.service.LameDuck, cfg.service.Drain, cfg.logLevel, cfg.policies == nil, cfg.denyCache,
 	}
 	want := []any{
 		"r:6380", 2, 10 * time.Millisecond, time.Second, 50 * time.Millisecond, 2 * time.Second, 64,
-		":8080", ":8081", ":9090", 5 * time.Second, 20 * time.Second, slog.LevelInfo, true,
+		":8080", ":8081", ":9090", 5 * time.Second, 20 * time.Second, slog.LevelInfo, true, true,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%v, want\n%v", got, want)
@@ -127,6 +127,22 @@ func TestAWrongSettingIsNamedWithItsRemedy(t *testing.T) {
 	}
 }
 
+func TestTheDenyCacheCanBeSwitchedOff(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		env  map[string]string
+	}{
+		"flag":     {[]string{"--redis", "redis://r", "--deny-cache=false"}, nil},
+		"variable": {[]string{"--redis", "redis://r"}, map[string]string{"PENSTOCKD_DENY_CACHE": "false"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if cfg, err := parse(test.args, environment(test.env), &bytes.Buffer{}); err != nil || cfg.denyCache {
+				t.Errorf("%v, %v; want it off", cfg.denyCache, err)
+			}
+		})
+	}
+}
+
 func TestPoliciesMayComeFromAFile(t *testing.T) {
 	set := policy.NewSet(nil)
 	cfg, err := parse([]string{"--redis", "redis://r", "--policies", write(t, "set.json", string(set.Marshal()))}, environment(nil), &bytes.Buffer{})
@@ -141,7 +157,7 @@ func TestHelpNamesEveryFlagInItsGroup(t *testing.T) {
 		t.Fatalf("%v, want ErrHelp", err)
 	}
 	at := 0
-	for _, want := range []string{"Redis:\n", "--redis string", "--command-timeout", "Policies:\n", "--policies", "Doors:\n", "--http", "--grpc", "--metrics", "Process:\n", "--lame-duck", "--log-level"} {
+	for _, want := range []string{"Redis:\n", "--redis string", "--command-timeout", "Policies:\n", "--policies", "--deny-cache", "Doors:\n", "--http", "--grpc", "--metrics", "Process:\n", "--lame-duck", "--log-level"} {
 		next := strings.Index(out.String()[at:], want)
 		if next < 0 {
 			t.Fatalf("help lacks %q, or has it elsewhere:\n%s", want, &out)

@@ -56,7 +56,10 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 	st := store.Open(cfg.redis, log)
 	defer st.Close()
 	registry := service.NewRegistry()
-	eng := engine.New(engine.Options{Limiter: st, Reread: st.Reread, Logger: log, Registerer: registry})
+	eng := engine.New(engine.Options{
+		Limiter: st, Reread: st.Reread, ExpressionFailed: st.ExpressionFailed, Logger: log, Registerer: registry,
+		NoDenyCache: !cfg.denyCache,
+	})
 	cfg.service.WhyNotReady = st.Why
 	svc, err := service.New(cfg.service, eng, registry, log)
 	if err != nil {

@@ -4,7 +4,10 @@
 
 package engine
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // The key of each charge is the one thing that must be made anew.
 func TestADecisionAllocatesOnlyItsKeys(t *testing.T) {
@@ -21,5 +24,27 @@ func TestADecisionAllocatesOnlyItsKeys(t *testing.T) {
 				t.Errorf("%v allocations, want at most %v", got, test.most)
 			}
 		})
+	}
+}
+
+func TestADenialThatIsRememberedAllocatesOnlyItsKey(t *testing.T) {
+	limiter := newInstant()
+	limiter.rows[0] = denied(10, time.Hour)
+	now := time.Unix(1_800_000_000, 0)
+	e := New(Options{Limiter: limiter, Now: func() time.Time { return now }})
+	e.Use(validSet(t, rateLimit("user", "user", "")))
+	var mode Mode
+	ask := func() {
+		r := request("shop", tuple{"user", "bob"})
+		result, err := e.Decide(t.Context(), DoorRLS, r)
+		if err != nil || result.Allowed {
+			t.Fatalf("%+v, %v; want a denial", result, err)
+		}
+		mode = result.Verdicts[0].Mode
+		r.Release()
+	}
+	ask()
+	if got := testing.AllocsPerRun(1000, ask); got > 1 || mode != Cached {
+		t.Errorf("%v allocations, %s; want at most 1, cached", got, mode)
 	}
 }

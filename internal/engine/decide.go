@@ -2,9 +2,8 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
-
-	"github.com/penstock-dev/penstock/internal/policy"
 )
 
 // Result is the answer to a request.
@@ -21,7 +20,8 @@ type Result struct {
 
 // Decide decides a request of descriptors: for each the most specific policies on its tuple of keys apply, equal ones
 // together. The policies of the domain without descriptors apply once to the whole request; they are charged the largest
-// cost of its descriptors, and reported with the first. All budgets are charged by one call of Redis, or none.
+// cost of its descriptors, and reported with the first. A policy whose conditions do not all hold does not apply, and
+// leaves room for less specific ones. All budgets are charged by one call of Redis, or none.
 //
 // It fails with ErrNoSet, *ValueTooLongError, ErrConfiguration, or with the error of a context whose caller has
 // gone. What else keeps Redis from answering is no error: each policy's onStoreFailure decides, and its verdict is
@@ -35,99 +35,115 @@ func (e *Engine) Decide(ctx context.Context, door Door, r *Request) (Result, err
 	d := t.domains[r.domain]
 	if d == nil {
 		e.metrics.unknownDomain.Inc()
-	} else {
-		r.match(d)
+	} else if err := e.match(d, door, r); err != nil {
+		return Result{}, err
 	}
-	result, err := e.finish(ctx, door, r, start)
+	result, err := e.finish(ctx, door, t, r, start)
 	result.UnknownDomain = d == nil
 	return result, err
 }
 
 // match finds the charges of all descriptors.
-func (r *Request) match(d *domain) {
+func (e *Engine) match(d *domain, door Door, r *Request) error {
+	v := r.look(e)
 	if len(d.whole) > 0 && len(r.descriptors) > 0 {
-		// The whole request costs as much as its dearest part, however its parts are ordered.
-		var cost int64
+		v.entries, v.said = r.entries, PolicyCost
 		for i := range r.descriptors {
-			cost = max(cost, r.descriptors[i].cost)
+			// The whole request costs as much as its dearest part, however its parts are ordered.
+			v.said, v.unsaid = max(v.said, r.descriptors[i].cost), v.unsaid || r.descriptors[i].cost == PolicyCost
 		}
-		for _, c := range d.whole {
-			r.target(0, c, nil, cost)
-		}
+		r.applyWhole(d.whole, v)
 	}
 	for i := range r.descriptors {
 		at := &r.descriptors[i]
 		tuple := r.entries[at.from:at.to]
-		r.matched = d.match(r.matched[:0], tuple)
-		for _, c := range r.matched {
-			r.target(i, c, tuple, at.cost)
+		v.entries = tuple
+		v.setCost(at.cost)
+		r.matched = d.match(r.matched[:0], tuple, v)
+		for _, m := range r.matched {
+			r.target(i, m.policy, tuple, m.cost)
 		}
 	}
+	return v.err(r, door)
 }
 
-// DecidePolicy decides for one policy ("<namespace>/<name>") by the attributes of a request. The policy applies when
-// lookup has a value that fits for each of its descriptors; else the verdict is Unmatched, and nothing is charged. The
-// cost is 0 (only look) to policy.MaxInteger.
+// DecideAttributes decides for all policies of a domain that apply to the attributes of a request, together: each whose
+// descriptors all have a value that fits, and whose conditions hold. They are charged by one call of Redis, or none. The
+// cost is 0 (only look) to policy.MaxInteger, or PolicyCost. The result has one verdict, which stays valid.
 //
-// It fails as Decide does, and with ErrUnknownPolicy.
-func (e *Engine) DecidePolicy(ctx context.Context, door Door, name string, lookup func(key string) (string, bool), cost int64) (Verdict, error) {
+// It fails as Decide does.
+func (e *Engine) DecideAttributes(ctx context.Context, door Door, domain string, lookup func(key string) (string, bool), cost int64) (Result, error) {
 	start := e.now()
 	t := e.current.Load()
 	if t == nil {
-		return Verdict{}, ErrNoSet
+		return Result{}, ErrNoSet
 	}
-	c := t.names[name]
-	if c == nil {
-		return Verdict{}, ErrUnknownPolicy
-	}
-	r := NewRequest(c.policy.Domain)
+	r := NewRequest(domain)
 	defer r.Release()
 	r.Descriptor(cost)
-	if r.attributes(c.policy.Descriptors, lookup) && c.matches(r.entries) {
-		r.target(0, c, r.entries, cost)
-	} else {
-		e.metrics.count(c, door, outcomeUnmatched)
+	d := t.domains[domain]
+	if d == nil {
+		e.metrics.unknownDomain.Inc()
+	} else if err := e.matchAttributes(d, door, r, lookup, cost); err != nil {
+		return Result{}, err
 	}
-	result, err := e.finish(ctx, door, r, start)
-	if err != nil {
-		return Verdict{}, err
-	}
-	return result.Verdicts[0], nil
+	result, err := e.finish(ctx, door, t, r, start)
+	result.UnknownDomain = d == nil
+	result.Verdicts = slices.Clone(result.Verdicts)
+	return result, err
 }
 
-// attributes fills the descriptor with the attributes that a policy is about, and tells whether all are there.
-func (r *Request) attributes(descriptors []policy.Descriptor, lookup func(key string) (string, bool)) bool {
-	for i := range descriptors {
-		value, found := lookup(descriptors[i].Key)
-		if !found {
-			return false
+func (e *Engine) matchAttributes(d *domain, door Door, r *Request, lookup func(key string) (string, bool), cost int64) error {
+	v := r.look(e)
+	v.lookup = lookup
+	v.setCost(cost)
+	r.applyWhole(d.whole, v)
+	for _, on := range d.inOrder {
+		from := len(r.entries)
+		if r.attributes(on.keys, lookup) == "" {
+			tuple := r.entries[from:]
+			r.matched = r.matched[:0]
+			for _, s := range on.shapes {
+				r.matched = s.match(r.matched, tuple, v)
+			}
+			for _, m := range r.matched {
+				r.target(0, m.policy, tuple, m.cost)
+			}
 		}
-		r.Entry(descriptors[i].Key, value)
+		// What was looked up is in the charges now, if it is needed.
+		clear(r.entries[from:])
+		r.entries = r.entries[:from]
 	}
-	return true
+	return v.err(r, door)
 }
 
-// finish asks Redis for the charges of the request and makes the verdicts.
-func (e *Engine) finish(ctx context.Context, door Door, r *Request, start time.Time) (Result, error) {
+// applyWhole charges those policies without descriptors that apply, and reports them with the first descriptor.
+func (r *Request) applyWhole(policies []*compiled, v *view) {
+	for _, c := range policies {
+		if cost, applies := v.applies(c); applies {
+			r.target(0, c, nil, cost)
+		}
+	}
+}
+
+// finish gets the answers to the charges of the request and makes the verdicts.
+func (e *Engine) finish(ctx context.Context, door Door, t *tables, r *Request, start time.Time) (Result, error) {
+	r.generation = t.generation
 	if len(r.charges) > 0 {
 		err := r.checkValues()
-		if err == nil {
+		if err == nil && !e.recall(r, start) {
 			err = e.ask(ctx, r)
 		}
 		if err != nil {
-			for i := range r.answers {
-				e.metrics.count(r.answers[i].policy, door, outcomeError)
-			}
+			e.metrics.refused(r, door)
 			return Result{}, err
 		}
 	}
-	result := r.result()
-	for i := range r.answers {
-		v := r.answers[i].verdict()
-		e.metrics.count(r.answers[i].policy, door, v.outcome())
+	if r.operation != opPeek {
+		e.metrics.latency[door].Observe(e.now().Sub(start).Seconds())
 	}
-	e.metrics.latency[door].Observe(e.now().Sub(start).Seconds())
-	return result, nil
+	e.metrics.decided(r, door)
+	return r.result(), nil
 }
 
 // result makes the verdicts from the answers.
@@ -136,7 +152,7 @@ func (r *Request) result() Result {
 		r.verdicts = append(r.verdicts, Verdict{Allowed: true})
 	}
 	for _, t := range r.targets {
-		v := r.answers[t.charge].verdict()
+		v := r.verdict(t.charge)
 		r.verdicts[t.descriptor].merge(&v)
 	}
 	result := Result{Allowed: true, Verdicts: r.verdicts}
@@ -147,13 +163,19 @@ func (r *Request) result() Result {
 	return result
 }
 
-func (a *answer) verdict() Verdict {
+// verdict is that of the policy of one charge.
+func (r *Request) verdict(charge int) Verdict {
+	a := &r.answers[charge]
 	switch a.state {
 	case stateDecided:
 		return enforced(a.policy, &a.row)
+	case stateCached:
+		return cached(a.policy, &a.row)
+	case stateSpared:
+		return spared(a.policy)
 	case stateGone:
 		return Verdict{Allowed: true}
 	default:
-		return degraded(a.policy)
+		return degraded(a.policy, r.charges[charge].Key)
 	}
 }

@@ -93,7 +93,7 @@ func TestAValueThatRedisWouldRefuseIsTheRequestsError(t *testing.T) {
 				return err
 			},
 			"attributes": func(w *world) error {
-				_, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/p", func(string) (string, bool) { return test.user, true }, 1)
+				_, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/p", Lookup: func(string) (string, bool) { return test.user, true }, Cost: 1})
 				return err
 			},
 		} {
@@ -277,7 +277,7 @@ func TestWithoutAPolicySetNothingIsDecided(t *testing.T) {
 	if _, err := w.Decide(t.Context(), DoorRLS, request("shop", tuple{"user", "bob"})); !errors.Is(err, ErrNoSet) {
 		t.Errorf("Decide: %v, want ErrNoSet", err)
 	}
-	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/user", nil, 1); !errors.Is(err, ErrNoSet) {
+	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/user", Lookup: nil, Cost: 1}); !errors.Is(err, ErrNoSet) {
 		t.Errorf("DecidePolicy: %v, want ErrNoSet", err)
 	}
 	select {
@@ -321,7 +321,7 @@ func TestOnePolicyIsDecidedByAttributes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, test.policy)
-			v, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/p", lookup, 1)
+			v, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/p", Lookup: lookup, Cost: 1})
 			if err != nil || v.Mode != test.wantMode || !v.Allowed {
 				t.Fatalf("%+v, %v; want %s", v, err, test.wantMode)
 			}
@@ -341,7 +341,7 @@ func TestOnePolicyIsDecidedByAttributes(t *testing.T) {
 func TestBothWaysToAPolicySpendTheSameBudget(t *testing.T) {
 	w := newWorld(t, rateLimit("user", "user", ""))
 	w.decide(t, tuple{"user", "bob"})
-	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/user", func(string) (string, bool) { return "bob", true }, 1); err != nil {
+	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/user", Lookup: func(string) (string, bool) { return "bob", true }, Cost: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if a, b := w.store.calls[0][0].Key, w.store.calls[1][0].Key; a != b {
@@ -351,7 +351,7 @@ func TestBothWaysToAPolicySpendTheSameBudget(t *testing.T) {
 
 func TestAnUnknownPolicyIsAnError(t *testing.T) {
 	w := newWorld(t, rateLimit("user", "user", ""))
-	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/nobody", nil, 1); !errors.Is(err, ErrUnknownPolicy) {
+	if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/nobody", Lookup: nil, Cost: 1}); !errors.Is(err, ErrUnknownPolicy) {
 		t.Errorf("%v, want ErrUnknownPolicy", err)
 	}
 }

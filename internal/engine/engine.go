@@ -11,16 +11,26 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
-// Limiter spends from budgets in Redis; limit.Limiter is one.
+// Limiter spends from budgets in Redis; limit.Limiter is one. It must not keep what it was given after it returned: the
+// engine uses that memory again.
 type Limiter interface {
-	// Decide decides and charges all charges as one step, or none of them, and gives a row for each. It must not keep
-	// the charges after it returned: the engine uses their memory again.
+	// Decide decides and charges all charges as one step, or none of them, and gives a row for each.
 	Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error)
-	// Within gives the context for calling Decide again in the place of a call that began at start: all of them together
-	// take no longer than one may.
+	// Peek gives the rows that Decide would give for each charge alone, and writes nothing.
+	Peek(ctx context.Context, charges []limit.Charge) ([]limit.Row, error)
+	// Refund gives back what was charged, Credit tops up a Balance, and Reset forgets all state of the subject.
+	Refund(ctx context.Context, charge limit.Charge) (limit.Row, error)
+	Credit(ctx context.Context, charge limit.Charge) (limit.Row, error)
+	Reset(ctx context.Context, charge limit.Charge) (limit.Row, error)
+	// AcquireSlot takes a slot of a Concurrency, and ReleaseSlot gives it back.
+	AcquireSlot(ctx context.Context, slot limit.Slot) (limit.Row, error)
+	ReleaseSlot(ctx context.Context, slot limit.Slot) (limit.Row, error)
+	// Within gives the context for calling again in the place of a call that began at start: all of them together take no
+	// longer than one may.
 	Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc)
 }
 
@@ -33,6 +43,12 @@ var (
 	// ErrConfiguration tells that Redis refuses the credentials or rights of this process. It is an error and not an
 	// outage, since an outage may allow.
 	ErrConfiguration = errors.New("redis refuses the credentials or rights of penstockd; check its user, password and ACL")
+	// ErrWrongOperation tells that the policy's algorithm has no such operation. It is wrapped with what to use instead.
+	ErrWrongOperation = errors.New("the policy has no such operation")
+	// ErrStoreUnavailable tells that Redis certainly did not run an operation, so that it may be repeated.
+	ErrStoreUnavailable = errors.New("redis cannot serve now; nothing was changed")
+	// ErrUnknownOutcome tells that Redis may have run an operation, or not. To repeat it is safe with the same id.
+	ErrUnknownOutcome = fmt.Errorf("redis did not answer, and may have done it; repeat it with the same id: %w", redisops.ErrUnknownOutcome)
 )
 
 // MaxValueBytes is how long the value of a descriptor may be.
@@ -52,6 +68,29 @@ func (e *ValueTooLongError) Error() string {
 	return fmt.Sprintf("%s: %d bytes, want at most %d", e.Key, e.Bytes, MaxValueBytes)
 }
 
+// ArgumentError tells that a call has an argument that no policy takes. Nothing was asked.
+type ArgumentError struct {
+	// Field is the argument: id, cost, amount, slot_id or ttl.
+	Field string
+	// Problem is what is wrong with it and what is wanted. It never holds an id, which a user may have chosen.
+	Problem string
+}
+
+// Error names the field.
+func (e *ArgumentError) Error() string { return e.Field + ": " + e.Problem }
+
+// MissingAttributeError tells that the subject of a call lacks a descriptor of the policy, or has a value that does not
+// fit, so that there is no budget to operate on.
+type MissingAttributeError struct {
+	// Key is the descriptor's key.
+	Key string
+}
+
+// Error names the key.
+func (e *MissingAttributeError) Error() string {
+	return "the subject needs a value of " + e.Key + " that fits the policy"
+}
+
 // Options of an Engine.
 type Options struct {
 	// Limiter is required.
@@ -59,21 +98,28 @@ type Options struct {
 	// Reread is called when Redis does not know a policy of our set, so that the set is read again. It must not block.
 	// May be nil.
 	Reread func()
+	// ExpressionFailed is called at most once a minute for a policy of which an expression has no value for a request; the
+	// message says which and why, and nothing of the request. It must not block. May be nil.
+	ExpressionFailed func(p *policy.RateLimit, message string)
 	// Logger gets one line per transition; nil discards.
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil keeps them unregistered.
 	Registerer prometheus.Registerer
-	// Now is the clock of measurements and of transitions, never of a decision; nil is time.Now.
+	// Now is the clock of measurements, of transitions and of the deny cache, never of a decision; nil is time.Now.
 	Now func() time.Time
+	// NoDenyCache has Redis asked even for what it denied a moment ago.
+	NoDenyCache bool
 }
 
 // Engine decides by the policy set that was last given to Use. All methods may be called concurrently.
 type Engine struct {
-	limiter Limiter
-	reread  func()
-	log     *slog.Logger
-	now     func() time.Time
-	metrics *metrics
+	limiter          Limiter
+	reread           func()
+	expressionFailed func(*policy.RateLimit, string)
+	log              *slog.Logger
+	now              func() time.Time
+	metrics          *metrics
+	denials          *denials // nil: none are remembered
 
 	current atomic.Pointer[tables]
 	ready   chan struct{}
@@ -85,15 +131,24 @@ type Engine struct {
 
 // New makes an engine without a policy set: until Use is called, decisions fail with ErrNoSet.
 func New(opts Options) *Engine {
-	e := &Engine{limiter: opts.Limiter, reread: opts.Reread, log: opts.Logger, now: opts.Now, ready: make(chan struct{})}
+	e := &Engine{
+		limiter: opts.Limiter, reread: opts.Reread, expressionFailed: opts.ExpressionFailed, log: opts.Logger, now: opts.Now,
+		ready: make(chan struct{}),
+	}
 	if e.reread == nil {
 		e.reread = func() {}
+	}
+	if e.expressionFailed == nil {
+		e.expressionFailed = func(*policy.RateLimit, string) {}
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	if e.now == nil {
 		e.now = time.Now
+	}
+	if !opts.NoDenyCache {
+		e.denials = newDenials()
 	}
 	e.metrics = newMetrics(opts.Registerer)
 	return e
@@ -111,6 +166,7 @@ func (e *Engine) Use(set *policy.Set) {
 	}
 	e.metrics.setInForce(set, e.now())
 	next := compile(set, old)
+	e.reportBroken(next, old)
 	e.current.Store(next)
 	if old == nil {
 		close(e.ready)
@@ -119,6 +175,18 @@ func (e *Engine) Use(set *policy.Set) {
 		e.metrics.info.DeleteLabelValues(old.set.Hash)
 	}
 	e.log.Info("policy set in force", "hash", set.Hash, "policies", len(set.RateLimits))
+}
+
+// reportBroken tells of the policies that came with the set and whose expressions do not compile.
+func (e *Engine) reportBroken(next, old *tables) {
+	for name, c := range next.names {
+		if c.rules == nil || c.rules.broken == nil || old.unchanged(c.policy) != nil {
+			continue
+		}
+		e.metrics.expressionFailed(c)
+		e.log.Error("an expression of the policy does not compile here, so it applies to no request; mend it, or update penstockd",
+			"policy", name, "error", c.rules.broken.Error())
+	}
 }
 
 // Ready gives a channel that is closed once a set is in force.

@@ -19,6 +19,9 @@ import (
 type store struct {
 	mu    sync.Mutex
 	calls [][]limit.Charge
+	// methods are those that were called, one for each of the calls, and slots what was acquired and released.
+	methods []string
+	slots   []limit.Slot
 	// fail gives the error of a call, or nil.
 	fail func(charges []limit.Charge) error
 	// rows gives the row of a policy; without one it is allowed(10, 9).
@@ -26,6 +29,47 @@ type store struct {
 }
 
 func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	return s.answer("Decide", charges)
+}
+
+func (s *store) Peek(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	return s.answer("Peek", charges)
+}
+
+func (s *store) Refund(_ context.Context, charge limit.Charge) (limit.Row, error) {
+	return s.single("Refund", charge)
+}
+
+func (s *store) Credit(_ context.Context, charge limit.Charge) (limit.Row, error) {
+	return s.single("Credit", charge)
+}
+
+func (s *store) Reset(_ context.Context, charge limit.Charge) (limit.Row, error) {
+	return s.single("Reset", charge)
+}
+
+func (s *store) AcquireSlot(_ context.Context, slot limit.Slot) (limit.Row, error) {
+	return s.slot("AcquireSlot", slot)
+}
+
+func (s *store) ReleaseSlot(_ context.Context, slot limit.Slot) (limit.Row, error) {
+	return s.slot("ReleaseSlot", slot)
+}
+
+func (s *store) slot(method string, slot limit.Slot) (limit.Row, error) {
+	s.slots = append(s.slots, slot)
+	return s.single(method, limit.Charge{Policy: slot.Policy, Key: slot.Key, Values: slot.Values, ID: slot.ID})
+}
+
+func (s *store) single(method string, charge limit.Charge) (limit.Row, error) {
+	rows, err := s.answer(method, []limit.Charge{charge})
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return rows[0], nil
+}
+
+func (s *store) answer(method string, charges []limit.Charge) ([]limit.Row, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var copied []limit.Charge
@@ -33,7 +77,7 @@ func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, 
 		c.Values = slices.Clone(c.Values)
 		copied = append(copied, c)
 	}
-	s.calls = append(s.calls, copied)
+	s.calls, s.methods = append(s.calls, copied), append(s.methods, method)
 	if s.fail != nil {
 		if err := s.fail(charges); err != nil {
 			return nil, err
@@ -52,6 +96,14 @@ func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, 
 
 func (s *store) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, time.Hour)
+}
+
+// last are the charges of the last call.
+func (s *store) last() []limit.Charge {
+	if len(s.calls) == 0 {
+		return nil
+	}
+	return s.calls[len(s.calls)-1]
 }
 
 // lastPolicies are the names of the policies that the last call charged, sorted.
@@ -100,6 +152,8 @@ type world struct {
 	log      *bytes.Buffer
 	registry *prometheus.Registry
 	rereads  int
+	// told are the expressions that failed, as <policy> <message>.
+	told []string
 }
 
 func newWorld(t testing.TB, policies ...policy.RateLimit) *world {
@@ -110,7 +164,8 @@ func newWorld(t testing.TB, policies ...policy.RateLimit) *world {
 	}
 	w.Engine = New(Options{
 		Limiter: w.store, Reread: func() { w.rereads++ }, Registerer: w.registry, Now: w.clock.Now,
-		Logger: slog.New(slog.NewTextHandler(w.log, nil)),
+		Logger:           slog.New(slog.NewTextHandler(w.log, nil)),
+		ExpressionFailed: func(p *policy.RateLimit, message string) { w.told = append(w.told, p.Name+" "+message) },
 	})
 	if len(policies) > 0 {
 		w.Use(validSet(t, policies...))
@@ -140,18 +195,70 @@ func rateLimit(name string, descriptors ...string) policy.RateLimit {
 	return r.Sealed()
 }
 
-func denying(r policy.RateLimit) policy.RateLimit {
-	r.OnStoreFailure = policy.FailureDeny
+// with is the policy with a change.
+func with(r policy.RateLimit, change func(*policy.RateLimit)) policy.RateLimit {
+	change(&r)
 	return r.Sealed()
+}
+
+func denying(r policy.RateLimit) policy.RateLimit {
+	return with(r, func(r *policy.RateLimit) { r.OnStoreFailure = policy.FailureDeny })
+}
+
+// when is the policy with conditions.
+func when(r policy.RateLimit, conditions ...string) policy.RateLimit {
+	return with(r, func(r *policy.RateLimit) { r.When = conditions })
+}
+
+// costing is the policy with an expression for its cost.
+func costing(r policy.RateLimit, expression string) policy.RateLimit {
+	return with(r, func(r *policy.RateLimit) { r.CostExpression = expression })
+}
+
+// shadowing is the policy that only looks on, at that share of its subjects.
+func shadowing(r policy.RateLimit, percent int64) policy.RateLimit {
+	return with(r, func(r *policy.RateLimit) { r.ShadowPercent = percent })
+}
+
+// of is the policy with that algorithm for its limit.
+func of(r policy.RateLimit, algorithm string) policy.RateLimit {
+	return with(r, func(r *policy.RateLimit) { r.Limits = []policy.Limit{limitOf(algorithm)} })
+}
+
+func limitOf(algorithm string) policy.Limit {
+	l := policy.Limit{Name: "default", Algorithm: algorithm, Requests: 10, WindowMs: 60_000}
+	switch algorithm {
+	case policy.TokenBucket:
+		l.Burst, l.TickUs = 10, policy.TickFor(l.WindowMs)
+	case policy.Balance:
+		l.WindowMs = 0
+	case policy.Concurrency:
+		l.WindowMs, l.SlotTTLMs = 0, 60_000
+	}
+	return l
+}
+
+// lookupIn looks up attributes, given as key, value, key, value…
+func lookupIn(attributes ...string) func(string) (string, bool) {
+	return func(key string) (string, bool) {
+		for i := 0; i < len(attributes); i += 2 {
+			if attributes[i] == key {
+				return attributes[i+1], true
+			}
+		}
+		return "", false
+	}
 }
 
 // tuple is one descriptor of a request, as key, value, key, value…
 type tuple []string
 
-func request(domain string, tuples ...tuple) *Request {
+func request(domain string, tuples ...tuple) *Request { return requestOf(1, domain, tuples...) }
+
+func requestOf(cost int64, domain string, tuples ...tuple) *Request {
 	r := NewRequest(domain)
 	for _, tuple := range tuples {
-		r.Descriptor(1)
+		r.Descriptor(cost)
 		for i := 0; i < len(tuple); i += 2 {
 			r.Entry(tuple[i], tuple[i+1])
 		}
@@ -162,7 +269,13 @@ func request(domain string, tuples ...tuple) *Request {
 // decide decides and fails the test on an error.
 func (w *world) decide(t testing.TB, tuples ...tuple) Result {
 	t.Helper()
-	result, err := w.Decide(t.Context(), DoorRLS, request("shop", tuples...))
+	return w.decideAt(t, 1, tuples...)
+}
+
+// decideAt decides with that cost for each descriptor.
+func (w *world) decideAt(t testing.TB, cost int64, tuples ...tuple) Result {
+	t.Helper()
+	result, err := w.Decide(t.Context(), DoorRLS, requestOf(cost, "shop", tuples...))
 	if err != nil {
 		t.Fatalf("Decide: %v", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
@@ -21,7 +20,7 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 	begin := e.now()
 	waiting, cancel := ctx, context.CancelFunc(nil)
 	for start := begin; ; start = e.now() {
-		rows, err := e.limiter.Decide(waiting, pending)
+		rows, err := e.call(waiting, r, pending)
 		now := e.now()
 		e.metrics.redis.Observe(now.Sub(start).Seconds())
 		if err == nil && len(rows) != len(pending) {
@@ -33,6 +32,7 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 				a := &r.answers[original(indices, i)]
 				a.state, a.row = stateDecided, rows[i]
 				a.policy.succeeded(now, e.log)
+				e.note(r, a.policy, &pending[i], &rows[i], start)
 			}
 			return nil
 		}
@@ -43,8 +43,9 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 		}
 		a := &r.answers[original(indices, out)]
 		a.state = state
+		denies := state == stateFailed && a.policy.failsClosed(pending[out].Key)
 		pending, indices = r.without(out, indices)
-		if state == stateFailed && a.policy.policy.OnStoreFailure != policy.FailureAllow {
+		if denies {
 			// What is refused is not charged.
 			for i := range pending {
 				pending[i].Cost = 0
@@ -58,6 +59,22 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 			waiting, cancel = e.limiter.Within(ctx, begin)
 			defer cancel()
 		}
+	}
+}
+
+// call asks Redis for the operation of the request.
+func (e *Engine) call(ctx context.Context, r *Request, pending []limit.Charge) ([]limit.Row, error) {
+	switch r.operation {
+	case opPeek:
+		return e.limiter.Peek(ctx, pending)
+	case opAcquire:
+		row, err := e.limiter.AcquireSlot(ctx, slotOf(&pending[0], r.ttl))
+		if err != nil {
+			return nil, err
+		}
+		return []limit.Row{row}, nil
+	default:
+		return e.limiter.Decide(ctx, pending)
 	}
 }
 
@@ -94,7 +111,7 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 			c := r.answers[original(indices, i)].policy
 			if c.trouble.wrongType.failed(now) {
 				e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
-					"policy", c.policy.Name, "key", wrongType.Key, "onStoreFailure", c.policy.OnStoreFailure)
+					"policy", c.policy.Name, "key", withoutID(pending[i].Key, wrongType.Key), "onStoreFailure", c.policy.OnStoreFailure)
 			}
 			return i, stateFailed
 		}
@@ -111,10 +128,19 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 	return -1, stateAsked
 }
 
-// ownKey tells whether the key is the counter key, or one that stands beside it (redisops.LogKey).
+// ownKey tells whether the key is the counter key, or one that stands beside it: of a log (redisops.LogKey), of the record
+// of a decision (#) or of a credit (+).
 func ownKey(counter, key string) bool {
 	rest, found := strings.CutPrefix(key, counter)
-	return found && (rest == "" || rest[0] == ':')
+	return found && (rest == "" || strings.IndexByte(":#+", rest[0]) >= 0)
+}
+
+// withoutID is a key without the id of a decision, which a user may have chosen.
+func withoutID(counter, key string) string {
+	if rest := key[len(counter):]; rest != "" && rest[0] != ':' {
+		return key[:len(counter)+1] + "…"
+	}
+	return key
 }
 
 // names tells whether the text has the name of the policy, and not only a longer one that begins or ends like it.

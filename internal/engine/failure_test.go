@@ -74,7 +74,7 @@ func TestTooFewRowsAreAFailureAndNotAPanic(t *testing.T) {
 	}
 }
 
-type shortStore struct{}
+type shortStore struct{ Limiter }
 
 func (shortStore) Decide(context.Context, []limit.Charge) ([]limit.Row, error) { return nil, nil }
 
@@ -301,7 +301,7 @@ func TestAPolicyThatRedisForgotIsLeftOutUntilTheSetIsReadAgain(t *testing.T) {
 func TestAPolicyAloneThatRedisForgotIsNoPolicyAtFirst(t *testing.T) {
 	w := newWorld(t, denying(rateLimit("gone", "user", "")))
 	w.store.fail = failingFor("shop/gone", gone)
-	alone, err := w.DecidePolicy(t.Context(), DoorForwardAuth, "shop/gone", func(string) (string, bool) { return "bob", true }, 1)
+	alone, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: "shop/gone", Lookup: func(string) (string, bool) { return "bob", true }, Cost: 1})
 	if err != nil || !alone.Allowed || alone.Mode != Unmatched {
 		t.Errorf("%+v, %v; want no policy at all", alone, err)
 	}

@@ -207,8 +207,8 @@ func TestMatchingFollowsTheRuleForAnySet(t *testing.T) {
 			asked = append(asked, redisops.Entry{Key: key.Draw(t, "asked key"), Value: strings.ReplaceAll(value.Draw(t, "asked value"), "*", "1")})
 		}
 		var got []string
-		for _, c := range compile(policy.NewSet(policies), nil).domains["shop"].match(nil, asked) {
-			got = append(got, c.policy.Name)
+		for _, m := range compile(policy.NewSet(policies), nil).domains["shop"].match(nil, asked, &view{}) {
+			got = append(got, m.policy.policy.Name)
 		}
 		slices.Sort(got)
 		if want := matchReference(policies, asked); !slices.Equal(got, want) {

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
 // Door names where a request came in, for the metrics.
@@ -19,10 +20,12 @@ const (
 	DoorRLS Door = iota
 	// DoorForwardAuth is the HTTP door for proxies that ask before they forward.
 	DoorForwardAuth
+	// DoorAPI is the LimiterService.
+	DoorAPI
 	doors
 )
 
-var doorNames = [doors]string{DoorRLS: "rls", DoorForwardAuth: "forwardauth"}
+var doorNames = [doors]string{DoorRLS: "rls", DoorForwardAuth: "forwardauth", DoorAPI: "api"}
 
 // outcome is what a policy said to one decision.
 type outcome uint8
@@ -30,6 +33,12 @@ type outcome uint8
 const (
 	outcomeAllowed outcome = iota
 	outcomeDenied
+	// outcomeShadow: it would have denied.
+	outcomeShadow
+	// outcomeCached: denied without asking Redis again.
+	outcomeCached
+	// outcomePenalty: denied, because the subject was denied too often.
+	outcomePenalty
 	outcomeUnmatched
 	outcomeDegradedAllowed
 	outcomeDegradedDenied
@@ -38,33 +47,63 @@ const (
 )
 
 var outcomeNames = [outcomes]string{
-	outcomeAllowed: "allowed", outcomeDenied: "denied", outcomeUnmatched: "unmatched",
-	outcomeDegradedAllowed: "degraded_allowed", outcomeDegradedDenied: "degraded_denied", outcomeError: "error",
+	outcomeAllowed: "allowed", outcomeDenied: "denied", outcomeShadow: "shadow", outcomeCached: "cached", outcomePenalty: "penalty",
+	outcomeUnmatched: "unmatched", outcomeDegradedAllowed: "degraded_allowed", outcomeDegradedDenied: "degraded_denied",
+	outcomeError: "error",
 }
 
-func (v *Verdict) outcome() outcome {
+// outcome is what the policy of one charge said. It is not called for what was spared, which said nothing.
+func (r *Request) outcome(charge int) outcome {
+	a := &r.answers[charge]
 	switch {
-	case v.Mode == Unmatched:
+	case a.state == stateGone:
 		return outcomeUnmatched
-	case v.Mode == Degraded && v.Allowed:
-		return outcomeDegradedAllowed
-	case v.Mode == Degraded:
+	case a.state == stateCached:
+		return outcomeCached
+	case a.state != stateDecided && a.policy.failsClosed(r.charges[charge].Key):
 		return outcomeDegradedDenied
-	case v.Allowed:
+	case a.state != stateDecided:
+		return outcomeDegradedAllowed
+	case a.row.Reason == limit.ReasonShadow:
+		return outcomeShadow
+	case a.row.Allowed:
 		return outcomeAllowed
+	case a.row.Reason == limit.ReasonPenalty:
+		return outcomePenalty
 	default:
 		return outcomeDenied
 	}
 }
 
+// operationResult is what became of an operation that is no decision.
+type operationResult uint8
+
+const (
+	operationDone operationResult = iota
+	// operationAbsent: there was no such decision or slot, so nothing changed.
+	operationAbsent
+	// operationFailed: it was not done.
+	operationFailed
+	// operationUnknown: it may have been done.
+	operationUnknown
+	operationResults
+)
+
+var operationResultNames = [operationResults]string{
+	operationDone: "done", operationAbsent: "absent", operationFailed: "failed", operationUnknown: "unknown",
+}
+
 // metrics are the engine's. Labels are names of policies and constants, never what a request carries.
 type metrics struct {
-	decisions     *prometheus.CounterVec
-	latency       [doors]prometheus.Observer
-	redis         prometheus.Histogram
-	storeErrors   *prometheus.CounterVec
-	unknownDomain prometheus.Counter
-	degraded      prometheus.Gauge
+	decisions        *prometheus.CounterVec
+	operations       *prometheus.CounterVec
+	newSubjects      *prometheus.CounterVec
+	expressionErrors *prometheus.CounterVec
+	latency          [doors]prometheus.Observer
+	redis            prometheus.Histogram
+	storeErrors      *prometheus.CounterVec
+	unknownDomain    prometheus.Counter
+	degraded         prometheus.Gauge
 
 	info      *prometheus.GaugeVec
 	timestamp prometheus.Gauge
@@ -81,6 +120,18 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "penstock_decisions_total",
 			Help: "What a policy said to a request, by the door where it came in.",
 		}, []string{"namespace", "policy", "outcome", "door"}),
+		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_operations_total",
+			Help: "Refunds, credits, resets and releases of slots, by what became of them and the door where they came in.",
+		}, []string{"namespace", "policy", "operation", "outcome", "door"}),
+		newSubjects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_new_subjects_total",
+			Help: "Subjects that a policy had no state of when they were charged.",
+		}, []string{"namespace", "policy"}),
+		expressionErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_expression_errors_total",
+			Help: "Requests that a policy was not applied to because an expression of it failed, or does not compile.",
+		}, []string{"namespace", "policy"}),
 		redis: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "penstock_redis_duration_seconds", Buckets: latencyBuckets,
 			Help: "How long a decision waited for Redis, failures included.",
@@ -118,7 +169,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		m.latency[door] = latency.WithLabelValues(name)
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.decisions, latency, m.redis, m.storeErrors, m.unknownDomain, m.degraded, m.info, m.timestamp, m.policies)
+		registerer.MustRegister(m.decisions, m.operations, m.newSubjects, m.expressionErrors, latency, m.redis, m.storeErrors,
+			m.unknownDomain, m.degraded, m.info, m.timestamp, m.policies)
 	}
 	return m
 }
@@ -136,34 +188,100 @@ func (m *metrics) forget(old, next *tables) {
 		if next.names[name] != nil {
 			continue
 		}
-		for door := range c.counters {
-			for outcome := range c.counters[door] {
-				if c.counters[door][outcome].Load() != nil {
+		for door := range c.counters.decisions {
+			for outcome := range c.counters.decisions[door] {
+				if c.counters.decisions[door][outcome].Load() != nil {
 					m.decisions.DeleteLabelValues(decisionLabels(name, Door(door), uint8(outcome))...)
+				}
+			}
+		}
+		namespace, short, _ := strings.Cut(name, "/")
+		m.newSubjects.DeleteLabelValues(namespace, short)
+		m.expressionErrors.DeleteLabelValues(namespace, short)
+		for _, operation := range operationNames[opRefund:] {
+			for _, result := range operationResultNames {
+				for _, door := range doorNames {
+					m.operations.DeleteLabelValues(namespace, short, operation, result, door)
 				}
 			}
 		}
 	}
 }
 
-// counters are the handles of one policy's series, each resolved when it is first needed: most never are.
-type counters [doors][outcomes]atomic.Pointer[prometheus.Counter]
+// counters are the handles of those of one policy's series that decisions need, each resolved when it is first needed:
+// most never are.
+type counters struct {
+	decisions   [doors][outcomes]atomic.Pointer[prometheus.Counter]
+	newSubjects atomic.Pointer[prometheus.Counter]
+}
 
 func (c *counters) takeOver(old *counters) {
-	for door := range c {
-		for outcome := range c[door] {
-			c[door][outcome].Store(old[door][outcome].Load())
+	for door := range c.decisions {
+		for outcome := range c.decisions[door] {
+			c.decisions[door][outcome].Store(old.decisions[door][outcome].Load())
+		}
+	}
+	c.newSubjects.Store(old.newSubjects.Load())
+}
+
+// refused counts a request that no policy could be asked about. A look is not counted, nor is it in decided.
+func (m *metrics) refused(r *Request, door Door) {
+	if r.operation == opPeek {
+		return
+	}
+	for i := range r.answers {
+		m.count(r.answers[i].policy, door, outcomeError)
+	}
+}
+
+// decided counts what the policies said to a request.
+func (m *metrics) decided(r *Request, door Door) {
+	if r.operation == opPeek {
+		return
+	}
+	for i := range r.answers {
+		a := &r.answers[i]
+		if a.state == stateSpared {
+			continue // it said nothing
+		}
+		m.count(a.policy, door, r.outcome(i))
+		if a.state == stateDecided && a.row.New {
+			m.countNew(a.policy)
 		}
 	}
 }
 
+// countNew counts a subject that is new to the policy.
+func (m *metrics) countNew(c *compiled) {
+	handle := c.counters.newSubjects.Load()
+	if handle == nil {
+		namespace, short, _ := strings.Cut(c.policy.Name, "/")
+		counter := m.newSubjects.WithLabelValues(namespace, short)
+		handle = &counter
+		c.counters.newSubjects.Store(handle)
+	}
+	(*handle).Inc()
+}
+
+// expressionFailed counts a request that the policy was not applied to because of an expression.
+func (m *metrics) expressionFailed(c *compiled) {
+	namespace, short, _ := strings.Cut(c.policy.Name, "/")
+	m.expressionErrors.WithLabelValues(namespace, short).Inc()
+}
+
+// operated counts an operation that is no decision.
+func (m *metrics) operated(c *compiled, door Door, op operation, result operationResult) {
+	namespace, short, _ := strings.Cut(c.policy.Name, "/")
+	m.operations.WithLabelValues(namespace, short, operationNames[op], operationResultNames[result], doorNames[door]).Inc()
+}
+
 // count counts one decision of the policy.
 func (m *metrics) count(c *compiled, door Door, o outcome) {
-	handle := c.counters[door][o].Load()
+	handle := c.counters.decisions[door][o].Load()
 	if handle == nil {
 		counter := m.decisions.WithLabelValues(decisionLabels(c.policy.Name, door, uint8(o))...)
 		handle = &counter
-		c.counters[door][o].Store(handle)
+		c.counters.decisions[door][o].Store(handle)
 	}
 	(*handle).Inc()
 }

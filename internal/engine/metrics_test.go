@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
 // families are the metrics as a scrape sees them.
@@ -51,7 +55,9 @@ func (w *world) value(t testing.TB, name string) float64 {
 }
 
 func TestTenThousandSubjectsMakeNoMoreSeries(t *testing.T) {
-	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", "/api/*"))
+	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", "/api/*"),
+		when(rateLimit("fails", "user", "*"), `int(request.descriptors["user"]) > 0`))
+	w.store.rows["shop/path"] = limit.Row{Allowed: true, Limit: 10, LimitName: "default", Reason: limit.ReasonOK, New: true}
 	count := func() int {
 		n := 0
 		for _, family := range w.families(t) {
@@ -62,6 +68,10 @@ func TestTenThousandSubjectsMakeNoMoreSeries(t *testing.T) {
 	ask := func(i int) {
 		w.decide(t, tuple{"user", fmt.Sprintf("subject-%d", i)}, tuple{"path", fmt.Sprintf("/api/%d", i)})
 		if _, err := w.Decide(t.Context(), DoorRLS, request(fmt.Sprintf("domain-%d", i), tuple{"user", "bob"})); err != nil {
+			t.Fatal(err)
+		}
+		id := fmt.Sprintf("subject-%d", i)
+		if _, err := w.Refund(t.Context(), DoorAPI, Call{Policy: "shop/user", Lookup: lookupIn("user", id), Cost: 1, ID: id}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -85,9 +95,10 @@ func TestDecisionsAreCountedByPolicyOutcomeAndDoor(t *testing.T) {
 	w.store.rows["shop/path"] = denied(1, 1)
 	w.decide(t, tuple{"user", "bob"})
 	w.decide(t, tuple{"user", "bob"}, tuple{"path", "/"})
+	w.clock.advance(time.Second)
 	lookup := func(key string) (string, bool) { return "/", key == "path" }
 	for _, name := range []string{"shop/path", "shop/user"} {
-		if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, name, lookup, 1); err != nil {
+		if _, err := w.DecidePolicy(t.Context(), DoorForwardAuth, Call{Policy: name, Lookup: lookup, Cost: 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,6 +110,105 @@ func TestDecisionsAreCountedByPolicyOutcomeAndDoor(t *testing.T) {
 	}
 	if got := w.series(t, "penstock_decisions_total"); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("counted\n%v, want\n%v", got, want)
+	}
+}
+
+func TestEachOutcomeIsCountedByItsName(t *testing.T) {
+	row := func(allowed bool, reason string) limit.Row {
+		r := limit.Row{Allowed: allowed, Limit: 10, LimitName: "default", Reason: reason}
+		if !allowed {
+			r.RetryAfter = time.Minute
+		}
+		return r
+	}
+	for want, test := range map[string]struct {
+		row    limit.Row
+		err    error
+		strict bool
+		// times is how often it is asked; the last of them counts.
+		times int
+	}{
+		"allowed":          {row(true, limit.ReasonOK), nil, false, 1},
+		"denied":           {row(false, limit.ReasonLimit), nil, false, 1},
+		"cached":           {row(false, limit.ReasonLimit), nil, false, 2},
+		"shadow":           {row(true, limit.ReasonShadow), nil, false, 1},
+		"penalty":          {row(false, limit.ReasonPenalty), nil, false, 2},
+		"degraded_allowed": {limit.Row{}, errNotSent, false, 1},
+		"degraded_denied":  {limit.Row{}, errNotSent, true, 2},
+		"error":            {limit.Row{}, reply("NOPERM no rights"), false, 1},
+	} {
+		t.Run(want, func(t *testing.T) {
+			p := rateLimit("p", "user", "")
+			if test.strict {
+				p = denying(p)
+			}
+			w := newWorld(t, p)
+			w.store.rows["shop/p"], w.store.fail = test.row, func([]limit.Charge) error { return test.err }
+			for range test.times {
+				_, _ = w.Decide(t.Context(), DoorRLS, request("shop", tuple{"user", "bob"})) // an error is one of the outcomes
+			}
+			if got := w.series(t, "penstock_decisions_total")["door=rls,namespace=shop,outcome="+want+",policy=p"]; got < 1 {
+				t.Errorf("counted %v, want %s", w.series(t, "penstock_decisions_total"), want)
+			}
+		})
+	}
+}
+
+// Fault 45: whoever makes up subjects is seen.
+func TestNewSubjectsAreCounted(t *testing.T) {
+	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", ""), of(rateLimit("slots", "user", ""), policy.Concurrency))
+	fresh := allowed(10, 9)
+	fresh.New = true
+	w.store.rows["shop/user"], w.store.rows["shop/slots"] = fresh, fresh
+	w.decide(t, tuple{"user", "bob"}, tuple{"path", "/"})
+	w.decide(t, tuple{"user", "eve"})
+	call := Call{Policy: "shop/user", Lookup: lookupIn("user", "mallory"), Cost: 1}
+	if _, err := w.Peek(t.Context(), DoorAPI, call); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.AcquireSlot(t.Context(), DoorAPI, SlotCall{Policy: "shop/slots", Lookup: call.Lookup, ID: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]float64{"namespace=shop,policy=user": 2, "namespace=shop,policy=slots": 1}
+	if got := w.series(t, "penstock_new_subjects_total"); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("counted %v, want %v", got, want)
+	}
+	w.Use(validSet(t, rateLimit("user", "user", "*")))
+	w.decide(t, tuple{"user", "bob"})
+	if got := w.series(t, "penstock_new_subjects_total"); fmt.Sprint(got) != "map[namespace=shop,policy=user:3]" {
+		t.Errorf("counted %v in the next set, want the series of what stays to go on", got)
+	}
+}
+
+func TestALookIsNotCountedAsADecision(t *testing.T) {
+	w := newWorld(t, rateLimit("user", "user", ""))
+	for _, user := range []string{"bob", "eve"} {
+		lookup := lookupIn("user", user)
+		if user == "eve" {
+			lookup = lookupIn()
+		}
+		if _, err := w.Peek(t.Context(), DoorAPI, Call{Policy: "shop/user", Lookup: lookup, Cost: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.store.fail = failing(reply("NOPERM no rights"))
+	if _, err := w.Peek(t.Context(), DoorAPI, Call{Policy: "shop/user", Lookup: lookupIn("user", "bob"), Cost: 1}); err == nil {
+		t.Fatal("no error")
+	}
+	if got := w.series(t, "penstock_decisions_total"); len(got) != 0 {
+		t.Errorf("counted %v, want none", got)
+	}
+}
+
+func TestSeriesOfExpressionsGoWithTheirPolicy(t *testing.T) {
+	w := newWorld(t, when(rateLimit("fails", "user", ""), `request.path == "/"`), rateLimit("stays", "path", ""))
+	w.decide(t, tuple{"user", "bob"})
+	if got := w.series(t, "penstock_expression_errors_total"); len(got) != 1 {
+		t.Fatalf("counted %v, want one series", got)
+	}
+	w.Use(validSet(t, rateLimit("stays", "path", "")))
+	if got := w.series(t, "penstock_expression_errors_total"); len(got) != 0 {
+		t.Errorf("%v of a policy that is gone, want none", got)
 	}
 }
 

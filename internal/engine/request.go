@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
@@ -15,11 +16,18 @@ type Request struct {
 	descriptors []descriptor
 	entries     []redisops.Entry
 
+	// operation is what Redis is asked for, with ttl for a slot, by the set of that generation.
+	operation  operation
+	ttl        time.Duration
+	generation uint64
+
 	// What follows is the work space of one decision, kept so that deciding allocates little.
-	matched  []*compiled
+	view     view
+	matched  []match
 	targets  []target
 	charges  []limit.Charge
 	values   []string
+	counted  []redisops.Entry
 	answers  []answer
 	pending  []limit.Charge
 	indices  []int
@@ -52,6 +60,10 @@ const (
 	stateFailed
 	// stateGone: Redis does not know the policy, so it was deleted; see grace.
 	stateGone
+	// stateCached: Redis denied it a moment ago; the row is that denial.
+	stateCached
+	// stateSpared: Redis was not asked, because of a stateCached beside it.
+	stateSpared
 )
 
 var requests = sync.Pool{New: func() any { return new(Request) }}
@@ -63,7 +75,8 @@ func NewRequest(domain string) *Request {
 	return r
 }
 
-// Descriptor begins the next descriptor, with what its policies are charged: 0 (only look) to policy.MaxInteger.
+// Descriptor begins the next descriptor, with what its policies are charged: 0 (only look) to policy.MaxInteger, or
+// PolicyCost.
 func (r *Request) Descriptor(cost int64) {
 	r.descriptors = append(r.descriptors, descriptor{from: len(r.entries), to: len(r.entries), cost: cost})
 }
@@ -81,10 +94,12 @@ func (r *Request) Release() {
 	clear(r.matched)
 	clear(r.charges)
 	clear(r.values)
+	clear(r.counted[:cap(r.counted)])
 	clear(r.answers)
 	clear(r.pending[:cap(r.pending)])
 	clear(r.verdicts)
-	r.domain = ""
+	r.domain, r.view = "", view{}
+	r.operation, r.ttl, r.generation = opDecide, 0, 0
 	r.descriptors, r.entries = r.descriptors[:0], r.entries[:0]
 	r.matched, r.targets, r.charges = r.matched[:0], r.targets[:0], r.charges[:0]
 	r.values, r.answers, r.verdicts = r.values[:0], r.answers[:0], r.verdicts[:0]
@@ -104,11 +119,44 @@ func (r *Request) checkValues() error {
 	return nil
 }
 
-// target lets the policy apply to the descriptor at that index, with the entries as subject. Where two descriptors are
-// the same subject of the same policy, they spend by one charge of their costs together: decided side by side, each would
-// find room that only one of them can have.
-func (r *Request) target(at int, c *compiled, subject []redisops.Entry, cost int64) {
-	key := redisops.CounterKey(c.policy.Name, subject)
+// look gives the view of the request for the expressions of policies, of which the rest is to be filled in.
+func (r *Request) look(e *Engine) *view {
+	r.view = view{engine: e, domain: r.domain}
+	return &r.view
+}
+
+// attributes appends the attributes that a tuple of keys is about, and gives the first key of one that is not there.
+func (r *Request) attributes(descriptors []policy.Descriptor, lookup func(key string) (string, bool)) (missing string) {
+	for i := range descriptors {
+		value, found := lookup(descriptors[i].Key)
+		if !found {
+			return descriptors[i].Key
+		}
+		r.entries = append(r.entries, redisops.Entry{Key: descriptors[i].Key, Value: value})
+	}
+	return ""
+}
+
+// subject gives the entries that the policy counts by: of a shared descriptor the pattern. They are valid until the next
+// call.
+func (r *Request) subject(c *compiled, entries []redisops.Entry) []redisops.Entry {
+	if !c.shared {
+		return entries
+	}
+	r.counted = append(r.counted[:0], entries...)
+	for i := range r.counted {
+		if d := &c.policy.Descriptors[i]; d.Shared {
+			r.counted[i].Value = d.Value
+		}
+	}
+	return r.counted
+}
+
+// target lets the policy apply to the descriptor at that index, with these entries. Where two descriptors are the same
+// subject of the same policy, they spend by one charge of their costs together, with the values of the first: decided side
+// by side, each would find room that only one of them can have.
+func (r *Request) target(at int, c *compiled, entries []redisops.Entry, cost int64) {
+	key := redisops.CounterKey(c.policy.Name, r.subject(c, entries))
 	for i := range r.charges {
 		if r.charges[i].Key == key {
 			r.charges[i].Cost = min(r.charges[i].Cost+cost, policy.MaxInteger)
@@ -117,8 +165,8 @@ func (r *Request) target(at int, c *compiled, subject []redisops.Entry, cost int
 		}
 	}
 	from := len(r.values)
-	for i := range subject {
-		r.values = append(r.values, subject[i].Value)
+	for i := range entries {
+		r.values = append(r.values, entries[i].Value)
 	}
 	r.targets = append(r.targets, target{descriptor: at, charge: len(r.charges)})
 	r.charges = append(r.charges, limit.Charge{Policy: c.policy, Key: key, Values: r.values[from:len(r.values):len(r.values)], Cost: cost})

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
@@ -11,17 +12,30 @@ import (
 
 // tables is a policy set, arranged for matching. It never changes, apart from the metric handles.
 type tables struct {
-	set     *policy.Set
-	names   map[string]*compiled
-	domains map[string]*domain
+	set *policy.Set
+	// generation tells this one from the ones before.
+	generation uint64
+	names      map[string]*compiled
+	domains    map[string]*domain
 }
 
-// domain is the policies of one Envoy domain.
+// domain is the policies of one Envoy domain that requests are matched against: not those of a Concurrency, which count
+// what a request's door could never release.
 type domain struct {
 	// whole are the policies without descriptors.
 	whole []*compiled
 	// tuples are the others, by their keys in order (see appendTuple).
-	tuples map[string][]*shape
+	tuples map[string]*keyTuple
+	// inOrder are the same, in the order of the first policy on each.
+	inOrder []*keyTuple
+}
+
+// keyTuple is the policies on one tuple of keys.
+type keyTuple struct {
+	// keys are the descriptors of one of the policies, of which the keys count.
+	keys []policy.Descriptor
+	// shapes are the most specific ones first.
+	shapes []*shape
 }
 
 // shape is the policies on one tuple of keys whose patterns have the same ranks, so that they are equally specific.
@@ -36,8 +50,15 @@ type shape struct {
 type compiled struct {
 	policy   *policy.RateLimit
 	patterns []pattern
-	bindings []binding
-	counters counters
+	// shared tells that a descriptor counts by its pattern in the place of its value.
+	shared bool
+	// rules are the policy's expressions; nil are none.
+	rules *rules
+	// bindings are those of the policy's limits, and then those of each override's.
+	bindings [][]binding
+	// cacheable tells that a denial can be remembered; see denials.
+	cacheable bool
+	counters  counters
 	// trouble is the same one in every set that has a policy of the name, one after the other.
 	trouble *trouble
 }
@@ -48,6 +69,10 @@ type trouble struct {
 	wrongType transition
 	// absent is whether Redis does not serve the policy.
 	absent absence
+	// expression is whether an expression of the policy has no value for some requests.
+	expression transition
+	// told is when somebody was told of that last, in nanoseconds since 1970; 0 is never.
+	told atomic.Int64
 }
 
 // binding is a limit with the name that it is reported by.
@@ -56,13 +81,32 @@ type binding struct {
 	name  string
 }
 
-// compile arranges the set. What a policy carries from one set to the next (metric handles, its trouble) is taken over
-// from old, which may be nil.
+// unchanged gives the policy of that name and content, or nil. The tables may be nil, too.
+func (t *tables) unchanged(rl *policy.RateLimit) *compiled {
+	if t == nil {
+		return nil
+	}
+	if c := t.names[rl.Name]; c != nil && c.policy.ContentHash == rl.ContentHash {
+		return c
+	}
+	return nil
+}
+
+// compile arranges the set. What a policy carries from one set to the next (metric handles, its trouble, expressions that
+// did not change) is taken over from old, which may be nil.
 func compile(set *policy.Set, old *tables) *tables {
 	t := &tables{set: set, names: make(map[string]*compiled, len(set.RateLimits)), domains: map[string]*domain{}}
+	if old != nil {
+		t.generation = old.generation + 1
+	}
 	for i := range set.RateLimits {
 		rl := &set.RateLimits[i]
 		c := compilePolicy(rl)
+		if before := old.unchanged(rl); before != nil {
+			c.rules = before.rules
+		} else {
+			c.rules = compileRules(rl)
+		}
 		if old != nil {
 			if before := old.names[rl.Name]; before != nil {
 				c.counters.takeOver(&before.counters)
@@ -73,32 +117,44 @@ func compile(set *policy.Set, old *tables) *tables {
 
 		d := t.domains[rl.Domain]
 		if d == nil {
-			d = &domain{tuples: map[string][]*shape{}}
+			d = &domain{tuples: map[string]*keyTuple{}}
 			t.domains[rl.Domain] = d
 		}
-		d.add(c)
+		if !rl.IsConcurrency() {
+			d.add(c)
+		}
 	}
 	for _, d := range t.domains {
-		for _, shapes := range d.tuples {
-			slices.SortFunc(shapes, func(a, b *shape) int { return strings.Compare(b.ranks, a.ranks) })
+		for _, on := range d.inOrder {
+			slices.SortFunc(on.shapes, func(a, b *shape) int { return strings.Compare(b.ranks, a.ranks) })
 		}
 	}
 	return t
 }
 
 func compilePolicy(rl *policy.RateLimit) *compiled {
-	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), bindings: make([]binding, len(rl.Limits)), trouble: &trouble{}}
+	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), cacheable: cacheable(rl), trouble: &trouble{}}
 	for i, descriptor := range rl.Descriptors {
 		c.patterns[i] = compilePattern(descriptor.Value)
+		c.shared = c.shared || descriptor.Shared
 	}
-	for i := range rl.Limits {
-		name := rl.Name
-		if len(rl.Limits) > 1 {
-			name += "/" + rl.Limits[i].Name
-		}
-		c.bindings[i] = binding{limit: &rl.Limits[i], name: name}
+	c.bindings = append(c.bindings, bindingsOf(rl.Name, rl.Limits))
+	for i := range rl.Overrides {
+		c.bindings = append(c.bindings, bindingsOf(rl.Name, rl.Overrides[i].Limits))
 	}
 	return c
+}
+
+func bindingsOf(policyName string, limits []policy.Limit) []binding {
+	bindings := make([]binding, len(limits))
+	for i := range limits {
+		name := policyName
+		if len(limits) > 1 {
+			name += "/" + limits[i].Name
+		}
+		bindings[i] = binding{limit: &limits[i], name: name}
+	}
+	return bindings
 }
 
 func (d *domain) add(c *compiled) {
@@ -106,29 +162,34 @@ func (d *domain) add(c *compiled) {
 		d.whole = append(d.whole, c)
 		return
 	}
-	var tuple, values []byte
+	var keys, values []byte
 	ranks := make([]byte, len(c.patterns))
 	var exact []int
 	for i, p := range c.patterns {
-		tuple = appendTuple(tuple, c.policy.Descriptors[i].Key)
+		keys = appendTuple(keys, c.policy.Descriptors[i].Key)
 		ranks[i] = byte(p.rank)
 		if p.rank == rankExact {
 			exact = append(exact, i)
 			values = appendTuple(values, p.parts[0])
 		}
 	}
-	shapes := d.tuples[string(tuple)]
-	at := slices.IndexFunc(shapes, func(s *shape) bool { return s.ranks == string(ranks) })
-	if at < 0 {
-		at = len(shapes)
-		shapes = append(shapes, &shape{ranks: string(ranks), exact: exact, values: map[string][]*compiled{}})
-		d.tuples[string(tuple)] = shapes
+	on := d.tuples[string(keys)]
+	if on == nil {
+		on = &keyTuple{keys: c.policy.Descriptors}
+		d.tuples[string(keys)] = on
+		d.inOrder = append(d.inOrder, on)
 	}
-	shapes[at].values[string(values)] = append(shapes[at].values[string(values)], c)
+	at := slices.IndexFunc(on.shapes, func(s *shape) bool { return s.ranks == string(ranks) })
+	if at < 0 {
+		at = len(on.shapes)
+		on.shapes = append(on.shapes, &shape{ranks: string(ranks), exact: exact, values: map[string][]*compiled{}})
+	}
+	s := on.shapes[at]
+	s.values[string(values)] = append(s.values[string(values)], c)
 }
 
 // match appends the policies that apply to the tuple: the most specific ones that match, and no others.
-func (d *domain) match(dst []*compiled, tuple []redisops.Entry) []*compiled {
+func (d *domain) match(dst []match, tuple []redisops.Entry, v *view) []match {
 	if len(tuple) == 0 || len(tuple) > policy.MaxDescriptors {
 		return dst
 	}
@@ -137,39 +198,58 @@ func (d *domain) match(dst []*compiled, tuple []redisops.Entry) []*compiled {
 	for i := range tuple {
 		buffer = appendTuple(buffer, tuple[i].Key)
 	}
-	for _, s := range d.tuples[string(buffer)] {
-		buffer = buffer[:0]
-		for _, position := range s.exact {
-			buffer = appendTuple(buffer, tuple[position].Value)
-		}
+	on := d.tuples[string(buffer)]
+	if on == nil {
+		return dst
+	}
+	for _, s := range on.shapes {
 		before := len(dst)
-		for _, c := range s.values[string(buffer)] {
-			if c.matches(tuple) {
-				dst = append(dst, c)
-			}
-		}
-		if len(dst) > before {
+		if dst = s.match(dst, tuple, v); len(dst) > before {
 			return dst
 		}
 	}
 	return dst
 }
 
-// matches tells whether the values fit; the keys are known to.
-func (c *compiled) matches(tuple []redisops.Entry) bool {
-	for i := range c.patterns {
-		if !c.patterns[i].matches(tuple[i].Value) {
-			return false
+// match appends the policies of the shape that apply to the tuple, whose keys are known to fit.
+func (s *shape) match(dst []match, tuple []redisops.Entry, v *view) []match {
+	var stack [512]byte
+	buffer := stack[:0]
+	for _, position := range s.exact {
+		buffer = appendTuple(buffer, tuple[position].Value)
+	}
+	for _, c := range s.values[string(buffer)] {
+		if !c.matches(tuple) {
+			continue
+		}
+		if cost, applies := v.applies(c); applies {
+			dst = append(dst, match{policy: c, cost: cost})
 		}
 	}
-	return true
+	return dst
 }
 
-// binding gives the limit of that name; without one that our set knows, the policy's name alone.
-func (c *compiled) binding(limit string) (*policy.Limit, string) {
-	for i := range c.bindings {
-		if c.bindings[i].limit.Name == limit {
-			return c.bindings[i].limit, c.bindings[i].name
+// matches tells whether the values fit; the keys are known to.
+func (c *compiled) matches(tuple []redisops.Entry) bool { return c.misfit(tuple) < 0 }
+
+// misfit gives the first position of a value that does not fit, or -1.
+func (c *compiled) misfit(tuple []redisops.Entry) int {
+	for i := range c.patterns {
+		if !c.patterns[i].matches(tuple[i].Value) {
+			return i
+		}
+	}
+	return -1
+}
+
+// binding gives the limit of that name among the policy's, or those of an override, counted from 1; without one that our
+// set knows, the policy's name alone.
+func (c *compiled) binding(override int, limit string) (*policy.Limit, string) {
+	if override >= 0 && override < len(c.bindings) {
+		for i := range c.bindings[override] {
+			if b := &c.bindings[override][i]; b.limit.Name == limit {
+				return b.limit, b.name
+			}
 		}
 	}
 	return nil, c.policy.Name

@@ -5,5 +5,5 @@
 //	svc.Addresses()      // what it listens on: New has opened the ports
 //	err = svc.Run(ctx)   // serves until ctx ends, then drains
 //
-// Each door has a package of its own: rls, forwardauth.
+// Each door has a package of its own: rls, forwardauth, api.
 package service

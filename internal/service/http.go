@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/penstock-dev/penstock/internal/service/api"
 	"github.com/penstock-dev/penstock/internal/service/forwardauth"
 )
 
@@ -37,13 +38,31 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
+// withHTTP2 lets a server speak HTTP/2 too, also without TLS to clients that begin with it: gRPC does.
+func withHTTP2(server *http.Server) *http.Server {
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetHTTP2(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	server.HTTP2 = &http.HTTP2Config{
+		MaxConcurrentStreams: maxConcurrentStreams,
+		SendPingTimeout:      keepaliveTime,
+		PingTimeout:          keepaliveTimeout,
+		WriteByteTimeout:     writeTimeout,
+	}
+	return server
+}
+
 // doors is what callers reach. No http.ServeMux: it redirects a path that is not clean, and behind /auth/ stands the path
 // of somebody else's request.
 func (s *Service) doors() http.Handler {
 	auth := bounded(forwardauth.New(s.engine))
+	limiter := api.New(s.engine)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case strings.HasPrefix(r.URL.Path, forwardauth.Prefix):
+		case strings.HasPrefix(r.URL.Path, api.Prefix):
+			limiter.ServeHTTP(w, r)
+		case r.URL.Path == forwardauth.Path || strings.HasPrefix(r.URL.Path, forwardauth.Prefix):
 			auth.ServeHTTP(w, r)
 		case r.URL.Path == "/healthz":
 			s.healthz(w, r)

@@ -83,7 +83,7 @@ func New(cfg Config, eng *engine.Engine, registry *prometheus.Registry, log *slo
 		*port.listener = listener
 	}
 	recovery := newRecovery(registry, log)
-	s.httpServer = newHTTPServer(recovery.handler(s.doors()), log)
+	s.httpServer = withHTTP2(newHTTPServer(recovery.handler(s.doors()), log))
 	s.metricsServer = newHTTPServer(recovery.handler(s.observability(registry)), log)
 	s.grpcServer, s.health = newGRPCServer(eng, recovery)
 	return s, nil

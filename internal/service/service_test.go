@@ -28,7 +28,8 @@ import (
 
 // store is a Limiter that runs what it is given.
 type store struct {
-	decide func(charges []limit.Charge) ([]limit.Row, error)
+	engine.Limiter // the rest is not asked for
+	decide         func(charges []limit.Charge) ([]limit.Row, error)
 }
 
 func (s store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
@@ -95,7 +96,7 @@ func startWith(t *testing.T, cfg Config, pause func(time.Duration), decide func(
 	r := &running{log: &lines{}, ended: make(chan error, 1)}
 	registry := NewRegistry()
 	log := slog.New(slog.NewJSONHandler(r.log, nil))
-	r.engine = engine.New(engine.Options{Limiter: store{decide}, Logger: log, Registerer: registry})
+	r.engine = engine.New(engine.Options{Limiter: store{decide: decide}, Logger: log, Registerer: registry})
 	var err error
 	if r.Service, err = New(cfg, r.engine, registry, log); err != nil {
 		t.Fatal(err)

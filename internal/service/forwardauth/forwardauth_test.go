@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/textproto"
@@ -24,11 +25,23 @@ type door struct {
 	keys    []string
 
 	name   string
+	cost   int64
 	values []string
 }
 
-func (d *door) DecidePolicy(_ context.Context, _ engine.Door, name string, lookup func(string) (string, bool), _ int64) (engine.Verdict, error) {
-	d.name = name
+func (d *door) DecidePolicy(_ context.Context, _ engine.Door, call engine.Call) (engine.Verdict, error) {
+	d.name, d.cost = call.Policy, call.Cost
+	d.look(call.Lookup)
+	return d.verdict, d.err
+}
+
+func (d *door) DecideAttributes(_ context.Context, _ engine.Door, domain string, lookup func(string) (string, bool), cost int64) (engine.Result, error) {
+	d.name, d.cost = "domain "+domain, cost
+	d.look(lookup)
+	return engine.Result{Allowed: d.verdict.Allowed, Verdicts: []engine.Verdict{d.verdict}}, d.err
+}
+
+func (d *door) look(lookup func(string) (string, bool)) {
 	for _, key := range d.keys {
 		if value, found := lookup(key); found {
 			d.values = append(d.values, value)
@@ -36,10 +49,17 @@ func (d *door) DecidePolicy(_ context.Context, _ engine.Door, name string, looku
 			d.values = append(d.values, "(none)")
 		}
 	}
-	return d.verdict, d.err
 }
 
-var api = &policy.RateLimit{Name: "shop/api"}
+var (
+	api    = &policy.RateLimit{Name: "shop/api"}
+	minute = &policy.Limit{Name: "default", Algorithm: policy.FixedWindow, Requests: 100, WindowMs: 60_000}
+)
+
+// responding is api with that response.
+func responding(r policy.Response) *policy.RateLimit {
+	return &policy.RateLimit{Name: "shop/api", Response: &r}
+}
 
 // golden are the headers and the body of an answer as text, but for the length, which must be that of the body.
 func golden(t *testing.T, response *http.Response, body string) string {
@@ -62,21 +82,52 @@ func TestAnswersToTheLetter(t *testing.T) {
 		want string
 	}{
 		"allowed": {
-			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: 100, Remaining: 42, ResetAfter: 1001 * time.Millisecond, Policy: api, Name: "shop/api"}},
+			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: 100, Remaining: 42, ResetAfter: 1001 * time.Millisecond, Policy: api, Binding: minute, Name: "shop/api"}},
 			`200 OK
-X-Ratelimit-Limit: 100
-X-Ratelimit-Remaining: 42
-X-Ratelimit-Reset: 2`,
+Ratelimit-Policy: "api";q=100;w=60
+Ratelimit: "api";r=42;t=2`,
 		},
 		"denied": {
-			door{verdict: engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 100, ResetAfter: time.Minute, RetryAfter: time.Millisecond, Policy: api, Name: "shop/api/day"}},
+			door{verdict: engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 100, ResetAfter: time.Minute, RetryAfter: time.Millisecond, Policy: api, Binding: minute, Name: "shop/api/day"}},
 			`429 Too Many Requests
 Content-Type: application/problem+json
+Ratelimit-Policy: "api/day";q=100;w=60
+Ratelimit: "api/day";r=0;t=1
 Retry-After: 1
+{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api/day is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+		},
+		"denied, in the policy's own words": {
+			door{verdict: engine.Verdict{
+				Mode: engine.Enforced, Known: true, Limit: 100, ResetAfter: time.Minute, RetryAfter: time.Second, Name: "shop/api",
+				Policy: responding(policy.Response{
+					Status: 503, Headers: []string{policy.HeaderLegacy}, Type: "https://shop.example/limits", Title: "Slow down", Detail: "See our terms.",
+				}),
+			}},
+			`503 Service Unavailable
+Content-Type: application/problem+json
 X-Ratelimit-Limit: 100
 X-Ratelimit-Remaining: 0
 X-Ratelimit-Reset: 60
-{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api/day is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+{"type":"https://shop.example/limits","title":"Slow down","status":503,"detail":"See our terms.","policy":"shop/api","retryAfter":1}`,
+		},
+		"denied with a status that has no text": {
+			door{verdict: engine.Verdict{
+				Mode: engine.Enforced, Known: true, Limit: 100, RetryAfter: time.Second, Name: "shop/api",
+				Policy: responding(policy.Response{Status: 499, Headers: []string{}}),
+			}},
+			"499 " + `
+Content-Type: application/problem+json
+{"title":"Denied","status":499,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+		},
+		"allowed by a policy with a response": {
+			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: 100, Name: "shop/api", Policy: responding(policy.Response{Status: 503, Headers: []string{}})}},
+			`200 OK`,
+		},
+		"a policy that counts slots": {
+			door{err: fmt.Errorf("%w: use slots", engine.ErrWrongOperation)},
+			`409 Conflict
+Content-Type: application/problem+json
+{"title":"Conflict","status":409,"detail":"the RateLimit counts what is under way, and this door cannot tell when a request ends; use AcquireSlot and ReleaseSlot of the LimiterService"}`,
 		},
 		"no policy applies": {
 			door{verdict: engine.Verdict{Allowed: true}},
@@ -241,5 +292,76 @@ func TestNothingOfARequestComesBackInAnAnswer(t *testing.T) {
 				t.Errorf("body %q is no JSON", w.Body)
 			}
 		})
+	}
+}
+
+func TestAllPoliciesOfADomainAnswerAtThePathOfNone(t *testing.T) {
+	denied := engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 100, RetryAfter: time.Second, Policy: api, Binding: minute, Name: "shop/api"}
+	for name, test := range map[string]struct {
+		domain     string
+		door       door
+		wantAsked  string
+		wantValues []string
+		want       string
+	}{
+		"allowed": {
+			"shop", door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method", "path"}}, "domain shop", []string{"PUT", "/"}, `200 OK`,
+		},
+		"denied": {
+			"shop", door{verdict: denied}, "domain shop", nil, `429 Too Many Requests
+Content-Type: application/problem+json
+Ratelimit-Policy: "api";q=100;w=60
+Ratelimit: "api";r=0;t=1
+Retry-After: 1
+{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+		},
+		"no domain": {
+			"", door{}, "", nil, `400 Bad Request
+Content-Type: application/problem+json
+{"title":"Bad Request","status":400,"detail":"want the header X-Penstock-Domain, which names the domain whose policies apply"}`,
+		},
+		"redis refuses us": {
+			"shop", door{err: engine.ErrConfiguration}, "domain shop", nil, `500 Internal Server Error
+Content-Type: application/problem+json
+{"title":"Internal Server Error","status":500,"detail":"redis refuses the credentials or rights of penstockd; check its user, password and ACL"}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodPut, "/auth", nil)
+			if test.domain != "" {
+				r.Header.Set("X-Penstock-Domain", test.domain)
+			}
+			w := httptest.NewRecorder()
+			New(&test.door).ServeHTTP(w, r)
+			if got := golden(t, w.Result(), w.Body.String()); got != test.want {
+				t.Errorf("answered\n%s\nwant\n%s", got, test.want)
+			}
+			if test.door.name != test.wantAsked || !slices.Equal(test.door.values, test.wantValues) {
+				t.Errorf("asked %q about %q, want %q about %q", test.door.name, test.door.values, test.wantAsked, test.wantValues)
+			}
+		})
+	}
+}
+
+func TestWhatARequestCostsIsForThePolicyToSay(t *testing.T) {
+	for _, path := range []string{"/auth", "/auth/shop/api"} {
+		d := &door{verdict: engine.Verdict{Allowed: true}}
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("X-Penstock-Domain", "shop")
+		New(d).ServeHTTP(httptest.NewRecorder(), r)
+		if d.cost != engine.PolicyCost {
+			t.Errorf("%s: cost %d, want the policy's", path, d.cost)
+		}
+	}
+}
+
+// A client could set it, to get out of the policy that the proxy asks for.
+func TestTheHeaderOfTheDomainDoesNotMatterWhereAPolicyIsNamed(t *testing.T) {
+	d := &door{verdict: engine.Verdict{Allowed: true}}
+	r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
+	r.Header.Set("X-Penstock-Domain", "elsewhere")
+	New(d).ServeHTTP(httptest.NewRecorder(), r)
+	if d.name != "shop/api" {
+		t.Errorf("asked %s, want shop/api", d.name)
 	}
 }

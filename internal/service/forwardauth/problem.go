@@ -2,6 +2,7 @@ package forwardauth
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -9,6 +10,9 @@ import (
 
 // problem is a body of application/problem+json (RFC 9457). It holds nothing that the request brought.
 type problem struct {
+	// Type is a reference to what explains the problem; empty is about:blank.
+	Type string `json:"type,omitempty"`
+	// Title is that of the status when it is empty.
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
@@ -19,7 +23,7 @@ type problem struct {
 }
 
 func writeProblem(w http.ResponseWriter, p problem) {
-	p.Title = http.StatusText(p.Status)
+	p.Title = cmp.Or(p.Title, http.StatusText(p.Status), "Denied") // not every status has a text
 	var body bytes.Buffer
 	encoder := json.NewEncoder(&body)
 	encoder.SetEscapeHTML(false) // it is no HTML, and people read it

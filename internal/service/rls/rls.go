@@ -47,7 +47,10 @@ func (s *Server) ShouldRateLimit(ctx context.Context, request *ratelimitv3.RateL
 	}
 	r := engine.NewRequest(request.GetDomain())
 	defer r.Release()
-	hits := int64(max(1, request.GetHitsAddend()))
+	hits := int64(request.GetHitsAddend())
+	if hits == 0 { // which is how the protocol says nothing
+		hits = engine.PolicyCost
+	}
 	for _, descriptor := range request.GetDescriptors() {
 		cost := hits
 		if own := descriptor.GetHitsAddend(); own != nil {
@@ -154,13 +157,16 @@ func rate(v *engine.Verdict) (uint32, ratelimitv3.RateLimitResponse_RateLimit_Un
 	if v.Binding.Algorithm == policy.TokenBucket {
 		requests = v.Binding.Requests
 	}
-	return clamp(requests), unit(v.Binding.WindowMs)
+	return clamp(requests), unit(v.Binding)
 }
 
 const day = 24 * time.Hour
 
-func unit(windowMs int64) ratelimitv3.RateLimitResponse_RateLimit_Unit {
-	switch time.Duration(windowMs) * time.Millisecond {
+func unit(l *policy.Limit) ratelimitv3.RateLimitResponse_RateLimit_Unit {
+	if l.Calendar == policy.CalendarMonth { // of whatever length
+		return ratelimitv3.RateLimitResponse_RateLimit_MONTH
+	}
+	switch time.Duration(l.WindowMs) * time.Millisecond {
 	case time.Second:
 		return ratelimitv3.RateLimitResponse_RateLimit_SECOND
 	case time.Minute:

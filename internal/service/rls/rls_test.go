@@ -29,6 +29,8 @@ import (
 
 // store answers every charge of a policy with the row told for it.
 type store struct {
+	engine.Limiter // the rest is not asked for
+
 	rows  map[string]limit.Row
 	err   error
 	costs []int64
@@ -131,6 +133,10 @@ func TestOneStatusForEachDescriptorInOrder(t *testing.T) {
 
 func TestTheLimitIsToldInEnvoysUnits(t *testing.T) {
 	bucket := policy.Limit{Algorithm: policy.TokenBucket, Requests: 5, Burst: 50, WindowMs: 1000, TickUs: policy.TickFor(1000)}
+	month := policy.Limit{
+		Algorithm: policy.FixedWindow, Requests: 10, WindowMs: policy.CalendarWindow(policy.CalendarMonth).Milliseconds(),
+		Calendar: policy.CalendarMonth, TimeZone: "UTC", Offsets: [][2]int64{{0, 0}},
+	}
 	fixed := func(requests, windowMs int64) policy.Limit {
 		return policy.Limit{Algorithm: policy.FixedWindow, Requests: requests, WindowMs: windowMs}
 	}
@@ -148,6 +154,8 @@ func TestTheLimitIsToldInEnvoysUnits(t *testing.T) {
 		"day":                        {fixed(10, 86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_DAY, 1},
 		"week":                       {fixed(10, 7*86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_WEEK, 1},
 		"month of 30 days":           {fixed(10, 30*86_400_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_MONTH, 1},
+		"month of the calendar":      {month, 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_MONTH, 1},
+		"a balance has no unit":      {policy.Limit{Algorithm: policy.Balance, Requests: 10}, 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_UNKNOWN, 1},
 		"a window between the units": {fixed(10, 90_000), 10, 1, 10, ratelimitv3.RateLimitResponse_RateLimit_UNKNOWN, 1},
 		"more than 32 bits":          {fixed(1<<40, 60_000), 1 << 40, 1 << 39, math.MaxUint32, ratelimitv3.RateLimitResponse_RateLimit_MINUTE, math.MaxUint32},
 		"the limit that Redis has":   {fixed(10, 60_000), 20, 15, 20, ratelimitv3.RateLimitResponse_RateLimit_MINUTE, 15},
@@ -181,12 +189,16 @@ func TestHitsAreChargedAsEnvoyRatelimitDoes(t *testing.T) {
 		d.HitsAddend = wrapperspb.UInt64(hits)
 		return d
 	}
+	dear := policyOf("user", "user", perMinute)
+	dear.Cost = 3
+	dear = dear.Sealed()
 	for name, test := range map[string]struct {
 		hits       uint32
 		descriptor *ratelimitcommonv3.RateLimitDescriptor
 		want       int64
 	}{
-		"none is one":                       {0, descriptor("user", "bob"), 1},
+		"none is the policy's":              {0, descriptor("user", "bob"), 3},
+		"one said is one":                   {1, descriptor("user", "bob"), 1},
 		"the request's":                     {7, descriptor("user", "bob"), 7},
 		"the most a request can say":        {math.MaxUint32, descriptor("user", "bob"), math.MaxUint32},
 		"the descriptor's own":              {7, own(3), 3},
@@ -197,7 +209,7 @@ func TestHitsAreChargedAsEnvoyRatelimitDoes(t *testing.T) {
 			st := &store{}
 			r := request(test.descriptor)
 			r.HitsAddend = test.hits
-			if _, err := dial(t, st, policyOf("user", "user", perMinute)).ShouldRateLimit(t.Context(), r); err != nil {
+			if _, err := dial(t, st, dear).ShouldRateLimit(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 			if len(st.costs) != 1 || st.costs[0] != test.want {

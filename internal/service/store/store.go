@@ -25,15 +25,17 @@ import (
 // request read the set.
 const rereadPause = time.Second
 
-// Store is one RedisStore. Decide, Reread and Why may be called concurrently; Reach and Follow one after the other.
+// Store is one RedisStore, and the engine's Limiter. Those methods, Reread and Why may be called concurrently; Reach and
+// Follow one after the other.
 type Store struct {
 	cfg    redisops.Config
 	client redis.UniversalClient
 	caller *redisops.Caller
 	log    *slog.Logger
 
-	limiter atomic.Pointer[limit.Limiter]
-	reread  chan struct{}
+	limiter  atomic.Pointer[limit.Limiter]
+	reread   chan struct{}
+	failures chan failure
 
 	mu      sync.Mutex
 	why     error
@@ -44,20 +46,116 @@ type Store struct {
 func Open(cfg redisops.Config, log *slog.Logger) *Store {
 	cfg = cfg.WithDefaults()
 	client := redisops.NewClient(cfg)
-	return &Store{cfg: cfg, client: client, caller: redisops.NewCaller(client, cfg), log: log, reread: make(chan struct{}, 1)}
+	return &Store{cfg: cfg, client: client, caller: redisops.NewCaller(client, cfg), log: log, reread: make(chan struct{}, 1), failures: make(chan failure, mostFailures)}
 }
 
-// Decide spends from budgets as limit.Limiter does. Until Follow or UseScripts has found how, it fails with
+// failure is an expression of a policy that failed.
+type failure struct {
+	policy string
+	told   policystore.Failure
+}
+
+// mostFailures bounds how many wait to be written; for what is more there is the next time.
+const mostFailures = 64
+
+// ExpressionFailed has the operator see, in Redis, that an expression of the policy failed. It does not wait for it.
+func (s *Store) ExpressionFailed(p *policy.RateLimit, message string) {
+	select {
+	case s.failures <- failure{policy: p.Name, told: policystore.Failure{ContentHash: p.ContentHash, Message: message}}:
+	default:
+	}
+}
+
+// report writes failures until the context ends. They are for somebody's status, so an error is worth no more than a line
+// for debugging.
+func (s *Store) report(ctx context.Context) {
+	for {
+		select {
+		case f := <-s.failures:
+			if err := policystore.ReportFailure(ctx, s.client, f.policy, f.told); err != nil {
+				s.log.DebugContext(ctx, "cannot report that an expression failed", "policy", f.policy, "error", err.Error())
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// decided is the limiter. Until Follow or UseScripts has found how the server decides, it fails with
 // redisops.ErrNotExecuted.
-func (s *Store) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
+func (s *Store) decided() (*limit.Limiter, error) {
 	limiter := s.limiter.Load()
 	if limiter == nil {
 		return nil, fmt.Errorf("%w: nothing is known of the server yet", redisops.ErrNotExecuted)
 	}
+	return limiter, nil
+}
+
+// Decide spends from budgets as limit.Limiter does, as all that follows is as of it. Until Follow or UseScripts has found
+// how, each fails with redisops.ErrNotExecuted.
+func (s *Store) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return nil, err
+	}
 	return limiter.Decide(ctx, charges)
 }
 
-// Within bounds a second Decide as limit.Limiter does.
+// Peek tells what Decide would.
+func (s *Store) Peek(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return nil, err
+	}
+	return limiter.Peek(ctx, charges)
+}
+
+// Refund gives back what was charged.
+func (s *Store) Refund(ctx context.Context, charge limit.Charge) (limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return limiter.Refund(ctx, charge)
+}
+
+// Credit tops up a Balance.
+func (s *Store) Credit(ctx context.Context, charge limit.Charge) (limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return limiter.Credit(ctx, charge)
+}
+
+// Reset forgets a subject.
+func (s *Store) Reset(ctx context.Context, charge limit.Charge) (limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return limiter.Reset(ctx, charge)
+}
+
+// AcquireSlot takes a slot of a Concurrency.
+func (s *Store) AcquireSlot(ctx context.Context, slot limit.Slot) (limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return limiter.AcquireSlot(ctx, slot)
+}
+
+// ReleaseSlot gives it back.
+func (s *Store) ReleaseSlot(ctx context.Context, slot limit.Slot) (limit.Row, error) {
+	limiter, err := s.decided()
+	if err != nil {
+		return limit.Row{}, err
+	}
+	return limiter.ReleaseSlot(ctx, slot)
+}
+
+// Within bounds a second call as limit.Limiter does.
 func (s *Store) Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc) {
 	return s.caller.Within(ctx, start)
 }
@@ -97,6 +195,7 @@ func (s *Store) Follow(ctx context.Context, use func(*policy.Set)) {
 	var pacing sync.WaitGroup
 	defer pacing.Wait()
 	pacing.Go(func() { s.pace(ctx, refresh) })
+	pacing.Go(func() { s.report(ctx) })
 	_ = policystore.Watch(ctx, s.client, policystore.WatchOptions{
 		MinBackoff: s.cfg.MinBackoff, MaxBackoff: s.cfg.MaxBackoff, Logger: s.log, OnError: s.note, Refresh: refresh,
 	}, use)

@@ -73,7 +73,9 @@ func startWith(t *testing.T, cfg redisops.Config, set *policy.Set) *penstockd {
 	log := slog.New(slog.NewTextHandler(p.log, nil))
 	p.store = store.Open(cfg, log)
 	registry := service.NewRegistry()
-	p.engine = engine.New(engine.Options{Limiter: p.store, Reread: p.store.Reread, Logger: log, Registerer: registry})
+	p.engine = engine.New(engine.Options{
+		Limiter: p.store, Reread: p.store.Reread, ExpressionFailed: p.store.ExpressionFailed, Logger: log, Registerer: registry,
+	})
 	svc, err := service.New(service.Config{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", WhyNotReady: p.store.Why}, p.engine, registry, log)
 	if err != nil {
 		t.Fatal(err)
@@ -214,7 +216,7 @@ func TestAHundredPassAndTheNextIsRefusedAtBothDoors(t *testing.T) {
 				}
 			}
 			got := p.get(t, "/auth/shop/per-ip")
-			if got.status != http.StatusTooManyRequests || got.header.Get("X-Ratelimit-Limit") != "100" || got.header.Get("X-Ratelimit-Remaining") != "0" {
+			if got.status != http.StatusTooManyRequests || got.header.Get("RateLimit-Policy") != `"per-ip";q=100;w=3600` || !strings.HasPrefix(got.header.Get("RateLimit"), `"per-ip";r=0;t=`) {
 				t.Errorf("request 101 over HTTP: %d %v, want 429", got.status, got.header)
 			}
 			if after := got.header.Get("Retry-After"); after == "" || after == "0" {
@@ -265,6 +267,33 @@ func TestARefusedRequestChargesNone(t *testing.T) {
 	}
 	if got := p.mustAsk(t, "a", "x").GetStatuses()[0]; got.GetLimitRemaining() != 99 {
 		t.Errorf("%v, want 99 left: nothing was charged before", got)
+	}
+}
+
+func TestTheOperatorCanReadThatAnExpressionFails(t *testing.T) {
+	server := redistest.Start(t)
+	conditional := rateLimit("conditional", "a", policy.FailureAllow, policy.FixedWindow)
+	conditional.When = []string{`request.descriptors["b"] == "x"`}
+	conditional = conditional.Sealed()
+	publish(t, server, conditional)
+	p := start(t, server.Addr, nil)
+	p.ready(t)
+	p.mustAsk(t, "a", "secret")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		failures, err := policystore.ReadFailures(t.Context(), server.Client(), []string{conditional.Name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, found := failures[conditional.Name]; found {
+			want := policystore.Failure{ContentHash: conditional.ContentHash, Message: "when[0]: 1:20: no such attribute"}
+			if got != want {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was reported within 10 s")
+		}
 	}
 }
 
