@@ -39,6 +39,8 @@ type Outcome struct {
 	Serving Serving
 	// Holdup tells why an accepted policy is not served, for its status; empty while Serving is Yes.
 	Holdup string
+	// Failure tells which expression of the content could not be evaluated for a request lately, and why; else empty.
+	Failure string
 }
 
 type objects map[types.NamespacedName]Outcome

@@ -5,7 +5,43 @@ import (
 	. "github.com/onsi/gomega"
 
 	v1 "github.com/penstock-dev/penstock/api/v1"
+	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
+
+var _ = Describe("an expression of a RateLimit", func() {
+	It("that fails for requests is shown, with one event, until it is edited", func(ctx SpecContext) {
+		b := newBench(ctx)
+		b.createStore(ctx, b.namespace)
+		b.createLimit(ctx, "a", 100, func(rl *v1.RateLimit) { rl.Spec.When = []string{`request.method == "POST"`} })
+		b.publish(ctx, b.namespace)
+		rl := b.reconcile(ctx, "a")
+		Expect(condition(rl, v1.ConditionReady)).To(Equal("True/Programmed"))
+		Expect(condition(rl, v1.ConditionDegraded)).To(Equal("absent"))
+		b.drain()
+
+		failure := policystore.Failure{ContentHash: rl.Status.ContentHash, Message: "when[0]: no such attribute"}
+		Expect(policystore.ReportFailure(ctx, b.redis.Client(), b.namespace+"/a", failure)).To(Succeed())
+		b.publish(ctx, b.namespace)
+		rl = b.reconcile(ctx, "a")
+		Expect(condition(rl, v1.ConditionReady)).To(Equal("True/Programmed"))
+		Expect(condition(rl, v1.ConditionDegraded)).To(Equal("True/ExpressionFailed"))
+		Expect(message(rl, v1.ConditionDegraded)).To(ContainSubstring("when[0]: no such attribute"))
+		Expect(b.drain()).To(ConsistOf(HavePrefix("Warning ExpressionFailed ")))
+
+		b.publish(ctx, b.namespace)
+		Expect(b.reconcile(ctx, "a").ResourceVersion).To(Equal(rl.ResourceVersion), "nothing is written again")
+		b.redis.Kill()
+		b.publish(ctx, b.namespace)
+		Expect(b.reconcile(ctx, "a").ResourceVersion).To(Equal(rl.ResourceVersion), "nor while Redis is gone")
+		Expect(b.drain()).To(BeEmpty())
+
+		b.redis.Run()
+		Expect(policystore.ReportFailure(ctx, b.redis.Client(), b.namespace+"/a", failure)).To(Succeed())
+		b.change(ctx, "a", func(rl *v1.RateLimit) { rl.Spec.When = []string{`has(request.method)`} })
+		b.publish(ctx, b.namespace)
+		Expect(condition(b.reconcile(ctx, "a"), v1.ConditionDegraded)).To(Equal("absent"), "the failure is that of another content")
+	})
+})
 
 var _ = Describe("a RateLimit that is in force", func() {
 	It("shows its store, domain, limit and content", func(ctx SpecContext) {

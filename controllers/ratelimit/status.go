@@ -70,6 +70,12 @@ func (r *Reconciler) status(rl *v1.RateLimit, seen observation) v1.RateLimitStat
 		w.True(v1.ConditionAccepted, v1.ReasonAccepted, outcome.Message)
 		w.Progress(program(w, outcome, latched))
 	}
+	if outcome.Failure != "" {
+		w.True(v1.ConditionDegraded, v1.ReasonExpressionFailed,
+			"an expression failed for a request, to which the policy then did not apply: "+outcome.Failure+"; see docs/expressions.md")
+	} else {
+		w.Remove(v1.ConditionDegraded)
+	}
 	w.Summarize(v1.ReasonProgrammed, "in force on RedisStore "+outcome.Store.String(), v1.ConditionAccepted, v1.ConditionProgrammed)
 	return status
 }
@@ -107,15 +113,15 @@ func withoutStore(rl *v1.RateLimit, cause error) outcomes.Outcome {
 
 // tell makes an event of each transition that somebody may want to know of.
 func (r *Reconciler) tell(before, after *v1.RateLimit, seen observation) {
-	for _, c := range conditions.Transitions(before.Status.Conditions, after.Status.Conditions, v1.ConditionReady) {
+	for _, c := range conditions.Transitions(before.Status.Conditions, after.Status.Conditions, v1.ConditionReady, v1.ConditionDegraded) {
 		kind := corev1.EventTypeWarning
-		if c.Status == metav1.ConditionTrue {
+		if c.Type == v1.ConditionReady && c.Status == metav1.ConditionTrue {
 			kind = corev1.EventTypeNormal
 		}
 		r.recorder.Eventf(after, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
 	if len(seen.outcome.Restarts) > 0 && before.Status.ContentHash != after.Status.ContentHash {
 		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, eventLimitRestarted, "Publish",
-			"what these limits had counted does not fit their new algorithm or window, so they start anew: %s", strings.Join(seen.outcome.Restarts, ", "))
+			"what these limits had counted does not fit their new algorithm or windows, so they start anew: %s", strings.Join(seen.outcome.Restarts, ", "))
 	}
 }

@@ -36,6 +36,8 @@ type observation struct {
 	inForce *policy.Set
 	// known tells whether inForce is known; nil is then none of ours.
 	known bool
+	// failures are the expressions that penstockd could not evaluate lately, by policy.
+	failures map[string]policystore.Failure
 	// stores are all RedisStores, and whether each is there to stay: it is not being deleted.
 	stores map[types.NamespacedName]bool
 
@@ -70,6 +72,7 @@ func (r *Reconciler) converge(ctx context.Context, store *v1.RedisStore, site *s
 			return nil, err
 		}
 		r.publish(bounded, cluster, store, site, seen)
+		r.readFailures(bounded, site, seen)
 	}
 	if err := ctx.Err(); err != nil {
 		// What a shutdown cut short says nothing about Redis.
@@ -146,6 +149,23 @@ func (r *Reconciler) assemble(ctx context.Context, store *v1.RedisStore, site *s
 	return nil
 }
 
+// readFailures asks which expressions of policies failed. It is for statuses only, so an error is not worth more than to
+// show what was known before, and to ask again with the next resync.
+func (r *Reconciler) readFailures(ctx context.Context, site *site, seen *observation) {
+	if seen.reach != nil || seen.inForce == nil {
+		return
+	}
+	var policies []string
+	for i := range seen.inForce.RateLimits {
+		if rl := &seen.inForce.RateLimits[i]; rl.NeedsDoor() {
+			policies = append(policies, rl.Name)
+		}
+	}
+	if failures, err := site.server.Failures(ctx, policies); err == nil {
+		site.expressions = failures
+	}
+}
+
 // remember keeps what will be wanted while Redis is gone, and falls back on it.
 func (s *site) remember(seen *observation) {
 	if seen.known {
@@ -156,6 +176,7 @@ func (s *site) remember(seen *observation) {
 	if seen.inForce != nil {
 		s.published = seen.inForce
 	}
+	seen.failures = s.expressions
 	if wait := (*conditions.Waiting)(nil); errors.As(seen.reach, &wait) {
 		// After some failures to connect, go-redis answers with the last one for a second without trying.
 		s.close()

@@ -35,6 +35,8 @@ type Server interface {
 	Published(ctx context.Context) (*policy.Set, error)
 	// Publish makes the server hold the set; see policystore.Publish.
 	Publish(ctx context.Context, publication policystore.Publication) (policystore.Result, error)
+	// Failures reads what these policies ("<namespace>/<name>") failed with lately; see policystore.ReadFailures.
+	Failures(ctx context.Context, policies []string) (map[string]policystore.Failure, error)
 	// Close closes the connections.
 	Close() error
 }
@@ -150,6 +152,10 @@ func (s *redisServer) Published(ctx context.Context) (*policy.Set, error) {
 		return nil, nil
 	}
 	return set, nil
+}
+
+func (s *redisServer) Failures(ctx context.Context, policies []string) (map[string]policystore.Failure, error) {
+	return policystore.ReadFailures(ctx, s.client, policies)
 }
 
 func (s *redisServer) Publish(ctx context.Context, publication policystore.Publication) (policystore.Result, error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
 
 // site is what the controller keeps of one store between reconciliations: a connection, and what can be remembered but
@@ -28,6 +29,8 @@ type site struct {
 	drops drops
 	// untold is the set of a publication that no event has told of yet.
 	untold *policy.Set
+	// expressions are the failures of policies' expressions that were read last.
+	expressions map[string]policystore.Failure
 	// failures counts outages in a row.
 	failures int
 	// notBefore is the earliest time of the next publication.

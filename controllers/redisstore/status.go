@@ -136,7 +136,7 @@ func (o *observation) describeAdvice(w conditions.Writer, before []metav1.Condit
 		w.True(v1.ConditionEvictionSafe, v1.ReasonNoEviction, "maxmemory-policy is noeviction")
 	case strings.HasPrefix(memory, "allkeys-"):
 		w.False(v1.ConditionEvictionSafe, v1.ReasonMayEvict,
-			"with maxmemory-policy "+memory+" Redis may evict counters, so that they start anew, and the published policies; set it to noeviction")
+			"with maxmemory-policy "+memory+" Redis may evict counters, so that they start anew, balances, and the published policies; set it to noeviction")
 	default:
 		w.False(v1.ConditionEvictionSafe, v1.ReasonMayEvict,
 			"with maxmemory-policy "+memory+" Redis may evict counters, so that they start anew; set it to noeviction")
@@ -160,6 +160,9 @@ func (o *observation) outcomes(store *v1.RedisStore) map[types.NamespacedName]ou
 		outcome := outcomes.Outcome{Outcome: assembled, Serving: o.serving(name, assembled.ContentHash)}
 		if outcome.Serving != outcomes.Yes {
 			outcome.Holdup = holdup
+		}
+		if failure, found := o.failures[name.String()]; found && failure.ContentHash == assembled.ContentHash {
+			outcome.Failure = failure.Message
 		}
 		all[name] = outcome
 	}
