@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
 #
 # debian-package.sh COMMAND PACKAGE - prints the path of COMMAND. Where there is
-# none, its Debian package is installed first, if we may.
+# none, its Debian package is installed first, if we may. A COMMAND that begins with
+# a slash may be any file, for packages that have no command.
 
 set -euo pipefail
 
 command=$1 package=$2
 
-if ! command -v "$command" >/dev/null; then
+# On PATH, or where it says.
+path() {
+  case $command in
+    /*) [ -e "$command" ] && echo "$command" ;;
+    *) command -v "$command" ;;
+  esac
+}
+
+if ! path >/dev/null; then
   remedy="install $command (on Debian: sudo apt-get install $package) and run this again"
   sudo=()
   # Never ask for a password: nobody may be there to give it.
@@ -25,4 +34,4 @@ if ! command -v "$command" >/dev/null; then
     { "${apt[@]}" update || true; "${install[@]}"; } </dev/null >&2 ||
     { echo "could not install $package: $remedy" >&2; exit 1; }
 fi
-command -v "$command"
+path

@@ -82,8 +82,8 @@ func rateLimit() {
 		kubectl("wait", "--for=condition=Ready", "--timeout=30s", "--namespace", "shop", "redisstore/default", "ratelimit/api-per-ip")
 
 		columns := kubectl("get", "ratelimit", "--namespace", "shop")
-		Expect(columns).To(MatchRegexp(`NAME\s+READY\s+LIMIT\s+DOMAIN\s+REASON\s+AGE`))
-		Expect(columns).To(MatchRegexp(`api-per-ip\s+True\s+100/1m.*\s+shop\s+Programmed`))
+		Expect(columns).To(MatchRegexp(`NAME\s+READY\s+LIMIT\s+MODE\s+DOMAIN\s+REASON\s+AGE`))
+		Expect(columns).To(MatchRegexp(`api-per-ip\s+True\s+100/1m.*\s+Enforce\s+shop\s+Programmed`))
 		Expect(kubectl("get", "redisstore", "--namespace", "shop")).To(MatchRegexp(`default\s+True\s+Standalone\s+\d+\.\d+`))
 	})
 
@@ -108,8 +108,8 @@ func rateLimit() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(response.Body.Close()).To(Succeed())
 		Expect(response.StatusCode).To(Equal(http.StatusTooManyRequests), "request 101")
-		Expect(response.Header.Get("X-RateLimit-Limit")).To(Equal("100"))
-		Expect(response.Header.Get("X-RateLimit-Remaining")).To(Equal("0"))
+		Expect(response.Header.Get("RateLimit-Policy")).To(Equal(`"api-per-ip";q=100;w=60`))
+		Expect(response.Header.Get("RateLimit")).To(HavePrefix(`"api-per-ip";r=0;t=`))
 		retry, err := strconv.Atoi(response.Header.Get("Retry-After"))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(retry).To(And(BeNumerically(">=", 1), BeNumerically("<=", 60)))
