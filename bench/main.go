@@ -15,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/penstock-dev/penstock/bench/internal/machine"
+	"github.com/penstock-dev/penstock/bench/internal/process"
 )
 
 // The main goroutine starts the children and keeps its thread, because they are told to end with that thread.
@@ -112,17 +115,17 @@ func bench(o options) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 
-	redis, err := startRedis(ctx, o.redis, dir)
+	redis, err := process.StartRedis(ctx, o.redis, dir)
 	if err != nil {
 		return err
 	}
-	defer redis.stop()
-	if err := publish(ctx, redis.client); err != nil {
+	defer redis.Stop()
+	if err := publish(ctx, redis.Client); err != nil {
 		return err
 	}
 
 	start := launcher{
-		own: own, penstockd: o.penstockd, ratelimit: o.ratelimit, redis: redis.address, dir: dir,
+		own: own, penstockd: o.penstockd, ratelimit: o.ratelimit, redis: redis.Address, dir: dir,
 		penstockdArgs: list(o.penstockdArgs), ratelimitEnv: list(o.ratelimitEnv),
 	}
 	var targets []*target
@@ -133,7 +136,7 @@ func bench(o options) error {
 			return err
 		}
 		targets = append(targets, t)
-		fmt.Fprintf(os.Stderr, "%s is process %d\n", t.name, t.process.pid())
+		fmt.Fprintf(os.Stderr, "%s is process %d\n", t.name, t.process.PID())
 	}
 
 	r := &runner{
@@ -145,7 +148,7 @@ func bench(o options) error {
 		return errors.Join(err, context.Cause(ctx))
 	}
 
-	result := newReport(o.plan, describeMachine(redis.version, o.commit, o.peerVersion, time.Now()), outcomes)
+	result := newReport(o.plan, facts{machine.Describe(redis.Version, o.commit, time.Now()), o.peerVersion}, outcomes)
 	result.print(os.Stdout)
 	return write(result, o.jsonPath)
 }
@@ -159,12 +162,12 @@ func list(s string) []string {
 }
 
 func stopTargets(targets []*target) {
-	processes := make([]*process, len(targets))
+	processes := make([]*process.Process, len(targets))
 	for i, t := range targets {
 		t.disconnect()
 		processes[i] = t.process
 	}
-	stopAll(processes)
+	process.StopAll(processes)
 }
 
 // write keeps the report as JSON; without a path it does nothing.

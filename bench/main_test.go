@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestMain lets the test binary be the no-op server, as the bench is its own.
@@ -115,34 +113,4 @@ func children(t *testing.T) (commands []string) {
 		}
 	}
 	return commands
-}
-
-func TestStopEndsAChildThatIgnoresSIGTERM(t *testing.T) {
-	p, err := startProcess("stubborn", nil, "/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done")
-	if err != nil {
-		t.Fatal(err)
-	}
-	started := time.Now()
-	for !strings.Contains(p.output.String(), "ready") {
-		if time.Since(started) > 10*time.Second {
-			t.Fatal("the child did not get ready")
-		}
-	}
-	p.stop()
-	p.stop()
-	if err := p.alive(); err == nil {
-		t.Error("it lives")
-	}
-}
-
-func TestAChildThatEndsIsReportedWithItsOutput(t *testing.T) {
-	p, err := startProcess("short", nil, "/bin/sh", "-c", "echo no port for me >&2; exit 3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.ended
-	err = p.eventually(t.Context(), func(context.Context) error { return errors.New("not ready") })
-	if err == nil || !strings.Contains(err.Error(), "no port for me") || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("got %v, want the exit status and the output", err)
-	}
 }

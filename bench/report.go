@@ -5,6 +5,9 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/penstock-dev/penstock/bench/internal/figures"
+	"github.com/penstock-dev/penstock/bench/internal/machine"
 )
 
 // What is wanted of penstockd next to its peer.
@@ -18,10 +21,21 @@ const noisy = 0.05
 
 // report is the result of a run: what is printed, and what is kept as JSON.
 type report struct {
-	Machine    machine     `json:"machine"`
+	Machine    facts       `json:"machine"`
 	Load       loadFacts   `json:"load"`
 	Outcomes   []*outcome  `json:"outcomes"`
 	Comparison *comparison `json:"comparison,omitempty"`
+}
+
+// facts are those of the machine, and what it is compared with.
+type facts struct {
+	machine.Facts
+	PeerVersion string `json:"ratelimitVersion"`
+}
+
+// String gives the facts in three lines.
+func (f facts) String() string {
+	return fmt.Sprintf("%s\nenvoyproxy/ratelimit %s", f.Facts, f.PeerVersion)
 }
 
 // loadFacts says what was asked.
@@ -37,14 +51,14 @@ type loadFacts struct {
 
 // comparison is ours next to the better of the peer's configurations: ours divided by the peer's.
 type comparison struct {
-	Ours             string  `json:"ours"`
-	Peer             string  `json:"peer"`
-	Throughput       spread  `json:"throughput"`
-	ServerCPU        spread  `json:"serverCPU"`
-	RedisCPU         spread  `json:"redisCPU"`
-	P99              spread  `json:"p99"`
-	WantedThroughput float64 `json:"wantedThroughput"`
-	WantedServerCPU  float64 `json:"wantedServerCPU"`
+	Ours             string         `json:"ours"`
+	Peer             string         `json:"peer"`
+	Throughput       figures.Spread `json:"throughput"`
+	ServerCPU        figures.Spread `json:"serverCPU"`
+	RedisCPU         figures.Spread `json:"redisCPU"`
+	P99              figures.Spread `json:"p99"`
+	WantedThroughput float64        `json:"wantedThroughput"`
+	WantedServerCPU  float64        `json:"wantedServerCPU"`
 	// Met tells whether both medians are as wanted, and all figures valid.
 	Met bool `json:"met"`
 	// Quiet tells whether the machine did little else; figures of one that was not are not to be quoted.
@@ -53,7 +67,7 @@ type comparison struct {
 	Invalid []string `json:"invalid,omitempty"`
 }
 
-func newReport(p plan, m machine, outcomes []*outcome) *report {
+func newReport(p plan, m facts, outcomes []*outcome) *report {
 	return &report{
 		Machine: m, Outcomes: outcomes, Comparison: compare(outcomes),
 		Load: loadFacts{
@@ -92,8 +106,8 @@ func compare(outcomes []*outcome) *comparison {
 	return c
 }
 
-func (o *outcome) throughput() spread {
-	return spreadOf(o.Rounds, func(r round) float64 { return r.ChecksPerSecond })
+func (o *outcome) throughput() figures.Spread {
+	return figures.SpreadOf(o.Rounds, func(r round) float64 { return r.ChecksPerSecond })
 }
 
 // answers adds up the rounds.
@@ -134,17 +148,17 @@ func (r *report) print(w io.Writer) {
 	fmt.Fprintln(table, strings.Join(columns, "\t"))
 	for _, o := range r.Outcomes {
 		a := o.answers()
-		redis := figure(o, 1, func(r round) float64 { return microseconds(r.RedisCPU) })
+		redis := figure(o, 1, func(r round) float64 { return figures.Microseconds(r.RedisCPU) })
 		if o.Role == roleCeiling {
 			redis = "-"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", o.Name,
 			figure(o, 0, func(r round) float64 { return r.ChecksPerSecond }),
-			figure(o, 2, func(r round) float64 { return milliseconds(r.P50) }),
-			figure(o, 2, func(r round) float64 { return milliseconds(r.P99) }),
-			figure(o, 1, func(r round) float64 { return microseconds(r.ServerCPU) }),
+			figure(o, 2, func(r round) float64 { return figures.Milliseconds(r.P50) }),
+			figure(o, 2, func(r round) float64 { return figures.Milliseconds(r.P99) }),
+			figure(o, 1, func(r round) float64 { return figures.Microseconds(r.ServerCPU) }),
 			redis,
-			figure(o, 1, func(r round) float64 { return microseconds(r.ClientCPU) }),
+			figure(o, 1, func(r round) float64 { return figures.Microseconds(r.ClientCPU) }),
 			a.ok, a.overLimit, a.failed)
 	}
 	_ = table.Flush()
@@ -155,7 +169,7 @@ func (r *report) print(w io.Writer) {
 }
 
 func figure(o *outcome, decimals int, of func(round) float64) string {
-	s := spreadOf(o.Rounds, of)
+	s := figures.SpreadOf(o.Rounds, of)
 	return fmt.Sprintf("%.*f (%.*f-%.*f)", decimals, s.Median, decimals, s.Min, decimals, s.Max)
 }
 
@@ -194,9 +208,6 @@ func (r *report) printComparison(w io.Writer) {
 	fmt.Fprintf(w, "wanted: %s\n", verdict)
 }
 
-// String gives "1.42 (1.39-1.45)".
-func (s spread) String() string { return fmt.Sprintf("%.2f (%.2f-%.2f)", s.Median, s.Min, s.Max) }
-
 func (r *report) printNoise(w io.Writer) {
 	if worst := worstForeign(r.Outcomes); worst > noisy {
 		fmt.Fprintf(w, "\nThe machine was not quiet: other programs had up to %.0f %% of its CPU time in a round. Do not quote these figures.\n", 100*worst)
@@ -206,7 +217,7 @@ func (r *report) printNoise(w io.Writer) {
 // worstForeign gives the greatest foreign share of any round.
 func worstForeign(outcomes []*outcome) (worst float64) {
 	for _, o := range outcomes {
-		worst = max(worst, spreadOf(o.Rounds, func(r round) float64 { return r.Foreign }).Max)
+		worst = max(worst, figures.SpreadOf(o.Rounds, func(r round) float64 { return r.Foreign }).Max)
 	}
 	return worst
 }

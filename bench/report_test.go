@@ -61,7 +61,7 @@ func TestComparisonTellsWhetherWhatIsWantedIsMet(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newReport(plan{callers: 64, subjects: 10000, rounds: 3}, machine{}, test.outcomes)
+			r := newReport(plan{callers: 64, subjects: 10000, rounds: 3}, facts{}, test.outcomes)
 			if r.Comparison == nil || r.Comparison.Met != test.wantMet {
 				t.Errorf("got %+v, want met %v", r.Comparison, test.wantMet)
 			}
@@ -77,7 +77,7 @@ func TestComparisonTellsWhetherWhatIsWantedIsMet(t *testing.T) {
 }
 
 func TestReportWithoutAPeerComparesNothing(t *testing.T) {
-	r := newReport(plan{}, machine{}, []*outcome{ran("penstockd", roleOurs, 18000, 45*time.Microsecond)})
+	r := newReport(plan{}, facts{}, []*outcome{ran("penstockd", roleOurs, 18000, 45*time.Microsecond)})
 	var text strings.Builder
 	r.print(&text)
 	if r.Comparison != nil || strings.Contains(text.String(), "wanted") {
@@ -98,7 +98,7 @@ func TestReportWarnsOfABusyMachine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var text strings.Builder
-			newReport(plan{}, machine{}, test.outcomes).print(&text)
+			newReport(plan{}, facts{}, test.outcomes).print(&text)
 			if got := strings.Contains(text.String(), "other programs had up to 30 %"); got != test.want {
 				t.Errorf("warned: %v, want %v:\n%s", got, test.want, &text)
 			}

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/penstock-dev/penstock/bench/internal/figures"
+	"github.com/penstock-dev/penstock/bench/internal/process"
 )
 
 // plan is what a run does.
@@ -53,7 +56,7 @@ type outcome struct {
 // runner measures targets that are up.
 type runner struct {
 	plan    plan
-	redis   *redisServer
+	redis   *process.Redis
 	targets []*target
 	load    load
 	cores   int
@@ -97,14 +100,14 @@ func (r *runner) run(ctx context.Context) ([]*outcome, error) {
 
 // fill asks about every subject once, so that no measurement pays for new keys, and sees that they are in Redis.
 func (r *runner) fill(ctx context.Context, t *target) (*verification, error) {
-	before, err := r.redis.keys(ctx)
+	before, err := r.keys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := t.sweep(ctx, r.load.callers, r.load.requests); err != nil {
 		return nil, err
 	}
-	after, err := r.redis.keys(ctx)
+	after, err := r.keys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +117,9 @@ func (r *runner) fill(ctx context.Context, t *target) (*verification, error) {
 func (r *runner) measure(ctx context.Context, n int, t *target, o *outcome) error {
 	var before, after usage
 	m, err := r.load.run(ctx, t.clients, r.plan.warm, r.plan.measure,
-		func() (err error) { before, err = readUsage(t.process.pid(), r.redis.process.pid()); return err },
-		func() (err error) { after, err = readUsage(t.process.pid(), r.redis.process.pid()); return err })
-	if ended := t.process.alive(); ended != nil {
+		func() (err error) { before, err = readUsage(t.process.PID(), r.redis.Process.PID()); return err },
+		func() (err error) { after, err = readUsage(t.process.PID(), r.redis.Process.PID()); return err })
+	if ended := t.process.Alive(); ended != nil {
 		return ended
 	}
 	if err != nil {
@@ -129,7 +132,7 @@ func (r *runner) measure(ctx context.Context, n int, t *target, o *outcome) erro
 	result := summarize(m, after.since(before), r.cores)
 	o.Rounds = append(o.Rounds, result)
 	fmt.Fprintf(r.progress, "round %d/%d  %-18s %8.0f checks/s  p99 %5.2f ms  server %5.1f µs/check\n",
-		n+1, r.plan.rounds, t.name, result.ChecksPerSecond, milliseconds(result.P99), microseconds(result.ServerCPU))
+		n+1, r.plan.rounds, t.name, result.ChecksPerSecond, figures.Milliseconds(result.P99), figures.Microseconds(result.ServerCPU))
 	return nil
 }
 
@@ -159,4 +162,13 @@ func summarize(m measurement, spent usage, cores int) round {
 		Foreign: min(1, spent.foreign().Seconds()/(m.elapsed.Seconds()*float64(cores))),
 		OK:      m.measured.ok, OverLimit: m.measured.overLimit, Failed: m.measured.failed,
 	}
+}
+
+// keys counts the keys in the server.
+func (r *runner) keys(ctx context.Context) (int64, error) {
+	n, err := r.redis.Client.DBSize(ctx).Result()
+	if err != nil {
+		return 0, fmt.Errorf("counting the keys in Redis: %w", err)
+	}
+	return n, nil
 }

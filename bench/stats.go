@@ -1,9 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"slices"
 	"time"
+
+	"github.com/penstock-dev/penstock/bench/internal/figures"
 )
 
 // percentiles gives the median and the 99th percentile by nearest rank, exactly: all latencies are kept. It sorts its
@@ -17,34 +18,9 @@ func percentiles(latencies []time.Duration) (p50, p99 time.Duration) {
 	return rank(50), rank(99)
 }
 
-// spread is a median over rounds, with the least and the greatest.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// spreadOf gives the spread of one figure of each element; zero when there is none.
-func spreadOf[E any](elements []E, figure func(E) float64) spread {
-	if len(elements) == 0 {
-		return spread{}
-	}
-	values := make([]float64, len(elements))
-	for i := range elements {
-		values[i] = figure(elements[i])
-	}
-	slices.SortFunc(values, cmp.Compare[float64])
-	middle := len(values) / 2
-	median := values[middle]
-	if len(values)%2 == 0 {
-		median = (values[middle-1] + values[middle]) / 2
-	}
-	return spread{Median: median, Min: values[0], Max: values[len(values)-1]}
-}
-
 // ratios divides the figures of two targets round by round: what is measured at nearly the same time is compared, so
 // that a machine that changes its speed changes both.
-func ratios(ours, peer []round, figure func(round) float64) spread {
+func ratios(ours, peer []round, figure func(round) float64) figures.Spread {
 	n := min(len(ours), len(peer))
 	pairs := make([]float64, 0, n)
 	for i := range n {
@@ -52,9 +28,5 @@ func ratios(ours, peer []round, figure func(round) float64) spread {
 			pairs = append(pairs, figure(ours[i])/below)
 		}
 	}
-	return spreadOf(pairs, func(v float64) float64 { return v })
+	return figures.SpreadOf(pairs, func(v float64) float64 { return v })
 }
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/penstock-dev/penstock/bench/internal/figures"
 )
 
 func TestPercentilesAreExact(t *testing.T) {
@@ -27,23 +29,6 @@ func TestPercentilesAreExact(t *testing.T) {
 	}
 }
 
-func TestSpreadIsMedianWithMinAndMax(t *testing.T) {
-	for name, test := range map[string]struct {
-		values []float64
-		want   spread
-	}{
-		"none": {nil, spread{}},
-		"odd":  {[]float64{5, 1, 3}, spread{Median: 3, Min: 1, Max: 5}},
-		"even": {[]float64{4, 1, 3, 2}, spread{Median: 2.5, Min: 1, Max: 4}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := spreadOf(test.values, func(v float64) float64 { return v }); got != test.want {
-				t.Errorf("got %+v, want %+v", got, test.want)
-			}
-		})
-	}
-}
-
 func TestRatiosCompareRoundByRound(t *testing.T) {
 	rate := func(values ...float64) (rounds []round) {
 		for _, v := range values {
@@ -53,10 +38,10 @@ func TestRatiosCompareRoundByRound(t *testing.T) {
 	}
 	// The machine is half as fast in the second round, for both.
 	got := ratios(rate(200, 100, 220), rate(100, 50, 100), func(r round) float64 { return r.ChecksPerSecond })
-	if want := (spread{Median: 2, Min: 2, Max: 2.2}); got != want {
+	if want := (figures.Spread{Median: 2, Min: 2, Max: 2.2}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := ratios(rate(200), rate(0), func(r round) float64 { return r.ChecksPerSecond }); got != (spread{}) {
+	if got := ratios(rate(200), rate(0), func(r round) float64 { return r.ChecksPerSecond }); got != (figures.Spread{}) {
 		t.Errorf("a round without an answer gave %+v", got)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/penstock-dev/penstock/bench/internal/process"
 )
 
 // What every target is asked about, and its limits per day: a window of a day, so that none ends during a run, and what
@@ -43,7 +45,7 @@ type target struct {
 	name string
 	role role
 
-	process *process
+	process *process.Process
 	conns   []*grpc.ClientConn
 	clients []rlsv3.RateLimitServiceClient
 	// sent counts every answer to a request about a load key, for verify.
@@ -78,7 +80,7 @@ func (l launcher) start(ctx context.Context, name string) (*target, error) {
 	switch name {
 	case "no-op":
 		t.role = roleCeiling
-		t.process, err = startProcess(name, nil, l.own, "-serve-noop", grpcAddress)
+		t.process, err = process.Start(name, nil, l.own, "-serve-noop", grpcAddress)
 	case "penstockd":
 		t.role = roleOurs
 		// A saturated machine is no outage: as the peer does by default, it waits for Redis longer than 10 ms.
@@ -86,7 +88,7 @@ func (l launcher) start(ctx context.Context, name string) (*target, error) {
 			"--redis", "redis://" + l.redis, "--grpc", grpcAddress, "--http", httpAddress, "--metrics", otherAddress,
 			"--lame-duck", "0s", "--command-timeout", "500ms",
 		}
-		t.process, err = startProcess(name, nil, l.penstockd, append(args, l.penstockdArgs...)...)
+		t.process, err = process.Start(name, nil, l.penstockd, append(args, l.penstockdArgs...)...)
 	case "ratelimit", "ratelimit-nostats":
 		t.role = rolePeer
 		t.process, err = l.startRatelimit(name, grpcAddress, httpAddress, otherAddress)
@@ -100,7 +102,7 @@ func (l launcher) start(ctx context.Context, name string) (*target, error) {
 		t.stop()
 		return nil, err
 	}
-	if err := t.process.eventually(ctx, t.ready); err != nil {
+	if err := t.process.Eventually(ctx, t.ready); err != nil {
 		t.stop()
 		return nil, err
 	}
@@ -120,7 +122,7 @@ descriptors:
 // mode only (driver_impl.go of the pinned version); connections pipeline concurrent calls anyway. With USE_STATSD=false
 // alone every check would print a line, which nobody runs: so it has Prometheus metrics like penstockd, or, as
 // ratelimit-nostats, none at all.
-func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress string) (*process, error) {
+func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress string) (*process.Process, error) {
 	root := filepath.Join(l.dir, name)
 	folder := filepath.Join(root, "ratelimit", "config")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -130,7 +132,7 @@ func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress 
 	if err := os.WriteFile(filepath.Join(folder, "bench.yaml"), config, 0o644); err != nil {
 		return nil, fmt.Errorf("configuring %s: %w", name, err)
 	}
-	debugAddress, err := freeAddress()
+	debugAddress, err := process.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +155,7 @@ func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress 
 		}
 		env = append(env, prefix+"HOST="+host, prefix+"PORT="+port)
 	}
-	return startProcess(name, append(env, l.ratelimitEnv...), l.ratelimit)
+	return process.Start(name, append(env, l.ratelimitEnv...), l.ratelimit)
 }
 
 func (t *target) connect(address string) error {
@@ -192,5 +194,18 @@ func (t *target) disconnect() {
 
 func (t *target) stop() {
 	t.disconnect()
-	t.process.stop()
+	t.process.Stop()
+}
+
+// freeAddresses gives n different loopback addresses that nobody listens on.
+func freeAddresses(n int) ([]string, error) {
+	addresses := make([]string, 0, n)
+	for len(addresses) < n {
+		address, err := process.FreeAddress()
+		if err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
 }

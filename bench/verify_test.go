@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-dev/penstock/bench/internal/process"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
@@ -76,7 +77,7 @@ func TestVerificationFindsServersThatDoNotCount(t *testing.T) {
 
 func TestFillCountsTheKeysThatAServerAdds(t *testing.T) {
 	server := redistest.Start(t)
-	r := &runner{redis: &redisServer{client: server.Client()}, load: load{callers: 4, requests: subjects(5)}, progress: io.Discard}
+	r := &runner{redis: &process.Redis{Client: server.Client()}, load: load{callers: 4, requests: subjects(5)}, progress: io.Discard}
 	fake := &fakeServer{counted: func(_, value string) bool {
 		server.Do("INCR", value)
 		return true

@@ -1,4 +1,5 @@
-package main
+// Package process starts the programs that a benchmark measures, and ends them.
+package process
 
 import (
 	"bytes"
@@ -17,22 +18,22 @@ import (
 // nothing of it is measured by then, so it is short.
 const stopGrace = 2 * time.Second
 
-// process is a child that the bench started, and therefore ends.
-type process struct {
+// Process is a child that the benchmark started, and therefore ends.
+type Process struct {
 	name   string
 	cmd    *exec.Cmd
 	output *lastOutput
 	ended  chan struct{}
 }
 
-// startProcess starts a child with exactly these environment variables besides PATH and HOME.
-func startProcess(name string, env []string, binary string, args ...string) (*process, error) {
-	p := &process{name: name, output: &lastOutput{}, ended: make(chan struct{})}
+// Start starts a child with exactly these environment variables besides PATH and HOME. The child ends with the thread that
+// started it, so that none outlives a benchmark that was killed: call it from a goroutine that keeps its thread.
+func Start(name string, env []string, binary string, args ...string) (*Process, error) {
+	p := &Process{name: name, output: &lastOutput{}, ended: make(chan struct{})}
 	p.cmd = exec.Command(binary, args...)
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
-	// Its own group, so that ^C reaches the bench only and the children end in order; and no child outlives a bench
-	// that was killed (main keeps its thread, on whose life Pdeathsig depends).
+	// Its own group, so that ^C reaches the benchmark only and the children end in order.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -44,10 +45,11 @@ func startProcess(name string, env []string, binary string, args ...string) (*pr
 	return p, nil
 }
 
-func (p *process) pid() int { return p.cmd.Process.Pid }
+// PID is the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// alive gives an error with the last output when the child has ended by itself.
-func (p *process) alive() error {
+// Alive gives an error with the last output when the child has ended by itself.
+func (p *Process) Alive() error {
 	select {
 	case <-p.ended:
 		return fmt.Errorf("%s ended by itself (%s); its last output: %s", p.name, p.cmd.ProcessState, p.output)
@@ -56,8 +58,8 @@ func (p *process) alive() error {
 	}
 }
 
-// stop ends the child and waits for it. It may be called more than once.
-func (p *process) stop() {
+// Stop ends the child and waits for it. It may be called more than once.
+func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.ended:
@@ -67,17 +69,17 @@ func (p *process) stop() {
 	}
 }
 
-// stopAll ends the children at the same time.
-func stopAll(processes []*process) {
+// StopAll ends the children at the same time.
+func StopAll(processes []*Process) {
 	var all sync.WaitGroup
 	for _, p := range processes {
-		all.Go(p.stop)
+		all.Go(p.Stop)
 	}
 	all.Wait()
 }
 
-// eventually calls ready until it succeeds, the child ends, or 15 s have passed.
-func (p *process) eventually(ctx context.Context, ready func(context.Context) error) error {
+// Eventually calls ready until it succeeds, the child ends, or 15 s have passed.
+func (p *Process) Eventually(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	for {
@@ -85,7 +87,7 @@ func (p *process) eventually(ctx context.Context, ready func(context.Context) er
 		if err == nil {
 			return nil
 		}
-		if ended := p.alive(); ended != nil {
+		if ended := p.Alive(); ended != nil {
 			return ended
 		}
 		select {
@@ -96,27 +98,14 @@ func (p *process) eventually(ctx context.Context, ready func(context.Context) er
 	}
 }
 
-// freeAddress gives a loopback address that nobody listens on.
-func freeAddress() (string, error) {
+// FreeAddress gives a loopback address that nobody listens on.
+func FreeAddress() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("finding a free port: %w", err)
 	}
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String(), nil
-}
-
-// freeAddresses gives n different ones.
-func freeAddresses(n int) ([]string, error) {
-	addresses := make([]string, 0, n)
-	for len(addresses) < n {
-		address, err := freeAddress()
-		if err != nil {
-			return nil, err
-		}
-		addresses = append(addresses, address)
-	}
-	return addresses, nil
 }
 
 // lastOutput keeps the end of what a child prints, for error messages.
