@@ -18,13 +18,14 @@ import (
 const Prefix = "/" + penstockv1connect.LimiterServiceName + "/"
 
 const (
-	// maxMessageBytes bounds a request, packed and unpacked.
+	// maxMessageBytes bounds a request.
 	maxMessageBytes = 64 << 10
 	// envelopeBytes is what gRPC puts in front of a message.
 	envelopeBytes = 5
-	// compressBytes is more than an answer has: packing so little costs more than it saves.
-	compressBytes = 16 << 10
 )
+
+// identity is the name of no compression.
+const identity = "identity"
 
 // Engine decides; engine.Engine does.
 type Engine interface {
@@ -41,15 +42,31 @@ type Engine interface {
 func New(eng Engine) http.Handler {
 	_, service := penstockv1connect.NewLimiterServiceHandler(&server{engine: eng},
 		connect.WithReadMaxBytes(maxMessageBytes),
-		connect.WithCompressMinBytes(compressBytes),
+		connect.WithCompression("gzip", nil, nil),
 		connect.WithCodec(jsonCodec{"json"}),
 		connect.WithCodec(jsonCodec{"json; charset=utf-8"}),
 	)
+	errorWriter := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if compressed(r.Header) {
+			_ = errorWriter.Write(w, r, compressionRefused())
+			return
+		}
 		// Connect reads what is too large to its end, so that the connection can be used again: this is that end.
 		r.Body = http.MaxBytesReader(w, r.Body, maxMessageBytes+envelopeBytes)
 		service.ServeHTTP(w, r)
 	})
+}
+
+// compressed tells whether a request says that its message is compressed. There is no compression here, of requests or of
+// answers: messages are so small that it saves nothing, and connect unpacks to its end what is far too large.
+func compressed(h http.Header) bool {
+	for _, name := range []string{"Content-Encoding", "Grpc-Encoding"} {
+		if encoding := h.Get(name); encoding != "" && encoding != identity {
+			return true
+		}
+	}
+	return false
 }
 
 // server is the door behind the protocols.

@@ -573,35 +573,124 @@ func TestWhatCannotBeReadIsRefusedByItsPlaceAndNotRepeated(t *testing.T) {
 	})
 }
 
-func TestLargeRequestsAreRefusedPackedAndUnpacked(t *testing.T) {
-	// Blanks, which JSON allows, and of which much goes into little.
-	large := of("") + strings.Repeat(" ", 64<<10)
-	huge := of("") + strings.Repeat(" ", 10<<20)
-	packed := func(text string) string {
-		var out bytes.Buffer
-		w := gzip.NewWriter(&out)
-		_, _ = io.WriteString(w, text)
-		_ = w.Close()
-		return out.String()
-	}
-	gzipped := func(r *http.Request) { r.Header.Set("Content-Encoding", "gzip") }
-	plain := func(*http.Request) {}
+func TestLargeRequestsAreRefused(t *testing.T) {
+	// Blanks, which JSON allows.
+	large := of("") + strings.Repeat(" ", 10<<20)
 	for name, test := range map[string]struct {
-		body   string
-		change func(*http.Request)
-		want   int
+		body string
+		want int
 	}{
-		"just 64 KiB":         {large[:64<<10], plain, http.StatusOK},
-		"a byte more":         {large[:64<<10+1], plain, http.StatusTooManyRequests},
-		"10 MiB":              {huge, plain, http.StatusTooManyRequests},
-		"64 KiB packed":       {packed(large[:64<<10]), gzipped, http.StatusOK},
-		"10 MiB packed":       {packed(huge), gzipped, http.StatusTooManyRequests},
-		"not packed at all":   {of(""), gzipped, http.StatusBadRequest},
-		"packed by who knows": {of(""), func(r *http.Request) { r.Header.Set("Content-Encoding", "evil") }, http.StatusNotImplemented},
+		"just 64 KiB": {large[:64<<10], http.StatusOK},
+		"a byte more": {large[:64<<10+1], http.StatusTooManyRequests},
+		"10 MiB":      {large, http.StatusTooManyRequests},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if code, body := post(&fake{verdict: allowed}, "Check", test.body, test.change); code != test.want {
+			if code, body := post(&fake{verdict: allowed}, "Check", test.body); code != test.want {
 				t.Errorf("%d %s, want %d", code, body, test.want)
+			}
+		})
+	}
+}
+
+// unread fails the test when anybody reads it.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+func TestACompressedRequestIsRefusedUnread(t *testing.T) {
+	for name, test := range map[string]struct{ contentType, header, encoding string }{
+		"JSON":                    {"application/json", "Content-Encoding", "gzip"},
+		"Connect":                 {"application/proto", "Content-Encoding", "gzip"},
+		"by who knows":            {"application/json", "Content-Encoding", "evil"},
+		"gRPC":                    {"application/grpc", "Grpc-Encoding", "gzip"},
+		"gRPC with JSON":          {"application/grpc+json", "Grpc-Encoding", "gzip"},
+		"gRPC-Web":                {"application/grpc-web+proto", "Grpc-Encoding", "gzip"},
+		"gRPC by who knows":       {"application/grpc", "Grpc-Encoding", "evil"},
+		"gRPC as HTTP compresses": {"application/grpc", "Content-Encoding", "gzip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequest(http.MethodPost, Prefix+"Check", unread{t})
+			r.Header.Set("Content-Type", test.contentType)
+			r.Header.Set(test.header, test.encoding)
+			w := httptest.NewRecorder()
+			f := &fake{verdict: allowed}
+			New(f).ServeHTTP(w, r)
+			const unimplemented, remedy = "12", "leave out Content-Encoding and Grpc-Encoding"
+			if strings.Contains(test.contentType, "grpc") {
+				if got := w.Header(); w.Code != http.StatusOK || got.Get("Grpc-Status") != unimplemented || !strings.Contains(got.Get("Grpc-Message"), remedy) {
+					t.Errorf("%d %v, want the status %s with the remedy", w.Code, got, unimplemented)
+				}
+			} else if body := w.Body.String(); w.Code != http.StatusNotImplemented || !strings.Contains(body, `"unimplemented"`) || !strings.Contains(body, remedy) {
+				t.Errorf("%d %s, want 501 with the remedy", w.Code, body)
+			}
+			if f.asked != "" || strings.Contains(fmt.Sprint(w.Header(), w.Body), "evil") {
+				t.Errorf("asked the engine for %q, answered %v %s; want nothing asked or repeated", f.asked, w.Header(), w.Body)
+			}
+		})
+	}
+}
+
+// A little of gzip is very much unpacked: it must not be unpacked because the message itself says that it is compressed.
+func TestAMessageThatIsMarkedCompressedIsNotUnpacked(t *testing.T) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = io.WriteString(w, of(""))
+	_ = w.Close()
+	const compressedFlag = 1
+	message := append([]byte{compressedFlag, 0, 0, 0, byte(packed.Len())}, packed.Bytes()...)
+	for _, contentType := range []string{"application/grpc+json", "application/grpc-web+json"} {
+		for _, encoding := range []string{"", identity} {
+			t.Run(contentType+" "+encoding, func(t *testing.T) {
+				f := &fake{verdict: allowed}
+				server := httptest.NewServer(New(f))
+				defer server.Close()
+				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+Prefix+"Check", bytes.NewReader(message))
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Header.Set("Content-Type", contentType)
+				r.Header.Set("Grpc-Encoding", encoding)
+				response, err := server.Client().Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = response.Body.Close() }()
+				body, _ := io.ReadAll(response.Body)
+				status := fmt.Sprint(response.Header, response.Trailer, string(body))
+				if f.asked != "" || !strings.Contains(strings.ToLower(status), "without compression support") {
+					t.Errorf("asked the engine for %q, answered %s; want it refused", f.asked, status)
+				}
+			})
+		}
+	}
+}
+
+func TestIdentityIsNoCompression(t *testing.T) {
+	code, body := post(&fake{verdict: allowed}, "Check", of(""), func(r *http.Request) { r.Header.Set("Content-Encoding", identity) })
+	if code != http.StatusOK {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+func TestAnswersAreNotCompressed(t *testing.T) {
+	for contentType, accept := range map[string]string{
+		"application/json": "Accept-Encoding", "application/grpc+json": "Grpc-Accept-Encoding", "application/grpc-web+json": "Grpc-Accept-Encoding",
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			body := of("")
+			if contentType != "application/json" {
+				body = string([]byte{0, 0, 0, 0, byte(len(body))}) + body
+			}
+			r := httptest.NewRequest(http.MethodPost, Prefix+"Check", strings.NewReader(body))
+			r.Header.Set("Content-Type", contentType)
+			r.Header.Set(accept, "gzip")
+			w := httptest.NewRecorder()
+			New(&fake{verdict: allowed}).ServeHTTP(w, r)
+			if got := w.Header().Get("Content-Encoding") + w.Header().Get("Grpc-Encoding"); got != "" || !strings.Contains(w.Body.String(), `"MODE_ENFORCED"`) {
+				t.Errorf("%d, compressed by %q: %q; want plain JSON", w.Code, got, w.Body)
 			}
 		})
 	}
@@ -650,7 +739,6 @@ func TestGRPCAndGRPCWebAndConnectGetTheSameAnswers(t *testing.T) {
 		"Connect over HTTP/1.1":  penstockv1connect.NewLimiterServiceClient(one, server.URL),
 		"Connect over HTTP/2":    penstockv1connect.NewLimiterServiceClient(two, server.URL),
 		"gRPC":                   penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithGRPC()),
-		"gRPC, packed":           penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithGRPC(), connect.WithSendGzip()),
 		"gRPC with JSON":         penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithGRPC(), connect.WithProtoJSON()),
 		"gRPC-Web over HTTP/1.1": penstockv1connect.NewLimiterServiceClient(one, server.URL, connect.WithGRPCWeb()),
 		"gRPC-Web over HTTP/2":   penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithGRPCWeb()),
@@ -689,6 +777,34 @@ func TestGRPCAndGRPCWebAndConnectGetTheSameAnswers(t *testing.T) {
 			_, err = client.Check(t.Context(), &penstockv1.CheckRequest{Namespace: strings.Repeat("a", 70_000)})
 			if connect.CodeOf(err) != connect.CodeResourceExhausted {
 				t.Errorf("%v, want ResourceExhausted", err)
+			}
+		})
+	}
+}
+
+func TestAClientThatCompressesIsToldNotTo(t *testing.T) {
+	server := httptest.NewUnstartedServer(New(&fake{verdict: allowed}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	two := &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	for name, client := range map[string]penstockv1connect.LimiterServiceClient{
+		"JSON over HTTP/1.1":     penstockv1connect.NewLimiterServiceClient(server.Client(), server.URL, connect.WithSendGzip(), connect.WithProtoJSON()),
+		"Connect over HTTP/1.1":  penstockv1connect.NewLimiterServiceClient(server.Client(), server.URL, connect.WithSendGzip()),
+		"Connect over HTTP/2":    penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithSendGzip()),
+		"gRPC":                   penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithSendGzip(), connect.WithGRPC()),
+		"gRPC-Web over HTTP/1.1": penstockv1connect.NewLimiterServiceClient(server.Client(), server.URL, connect.WithSendGzip(), connect.WithGRPCWeb()),
+		"gRPC-Web over HTTP/2":   penstockv1connect.NewLimiterServiceClient(two, server.URL, connect.WithSendGzip(), connect.WithGRPCWeb()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := client.Check(t.Context(), &penstockv1.CheckRequest{Namespace: "shop", Policy: "api-per-ip"})
+			var failure *connect.Error
+			if !errors.As(err, &failure) || failure.Code() != connect.CodeUnimplemented || !strings.Contains(failure.Message(), "taken uncompressed only") {
+				t.Errorf("%v, want Unimplemented with the remedy", err)
 			}
 		})
 	}

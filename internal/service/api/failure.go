@@ -83,6 +83,13 @@ func withDetail(err *connect.Error, message proto.Message) error {
 	return err
 }
 
+// compressionRefused is told before anything of the message is read. Connect's own text would repeat the name of the
+// compression, and has no remedy.
+func compressionRefused() error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New(
+		"messages are taken uncompressed only: leave out Content-Encoding and Grpc-Encoding, or set them to "+identity))
+}
+
 // fromLoopback tells whether the peer of the connection is on this host. What a header says of it is not believed.
 func fromLoopback(ctx context.Context) bool {
 	info, ok := connect.CallInfoForHandlerContext(ctx)

@@ -10,6 +10,11 @@ import (
 type attributes struct {
 	request *http.Request
 	path    string
+	// host, and what repeated headers are together, are made when they are first asked for and then remembered: what an
+	// expression looks at in a loop is looked up each time, and its length is for the client to choose.
+	host      string
+	hostKnown bool
+	joined    map[string]string
 }
 
 // lookup gives the attribute of that name.
@@ -22,17 +27,37 @@ func (a *attributes) lookup(key string) (string, bool) {
 	case "path":
 		return a.path, true
 	case "host", "header.host": // net/http takes Host out of the headers
-		return strings.ToLower(withoutPort(a.request.Host)), true
+		if !a.hostKnown {
+			a.hostKnown, a.host = true, strings.ToLower(withoutPort(a.request.Host))
+		}
+		return a.host, true
 	}
 	name, found := strings.CutPrefix(key, "header.")
 	if !found || name != strings.ToLower(name) {
 		return "", false
 	}
-	values := a.request.Header.Values(name)
-	if len(values) == 0 {
+	switch values := a.request.Header.Values(name); len(values) {
+	case 0:
 		return "", false
+	case 1:
+		return values[0], true
+	default:
+		return a.join(name, values), true
 	}
-	return strings.Join(values, ", "), true
+}
+
+// join gives the values of a header in one.
+func (a *attributes) join(name string, values []string) string {
+	text, known := a.joined[name]
+	if known {
+		return text
+	}
+	if a.joined == nil {
+		a.joined = map[string]string{}
+	}
+	text = strings.Join(values, ", ")
+	a.joined[name] = text
+	return text
 }
 
 // withoutPort gives the host of host, host:port or [address]:port.

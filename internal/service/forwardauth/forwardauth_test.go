@@ -267,6 +267,53 @@ func TestAttributesAreWhatTheRequestItselfShows(t *testing.T) {
 	}
 }
 
+// Conditions look up in loops, and nobody shall make them slow by a header that is long or there many times.
+func TestWhatIsLookedUpAgainIsNotMadeAgain(t *testing.T) {
+	repeated := make([]string, 1500)
+	for i := range repeated {
+		repeated[i] = "a"
+	}
+	r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
+	r.Header = http.Header{"Accept": repeated, "User-Agent": {"curl"}}
+	for name, test := range map[string]struct {
+		host, key string
+		want      string
+	}{
+		"a header of many values": {"shop.example", "header.accept", strings.Join(repeated, ", ")},
+		"a header of one":         {"shop.example", "header.user-agent", "curl"},
+		"a long host":             {strings.Repeat("A", 60_000) + ":8443", "host", strings.Repeat("a", 60_000)},
+		"a host that is none":     {":8443", "host", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r.Clone(t.Context())
+			r.Host = test.host
+			a := &attributes{request: r, path: "/"}
+			if got, found := a.lookup(test.key); !found || got != test.want {
+				t.Fatalf("%d bytes, %v; want %d", len(got), found, len(test.want))
+			}
+			if got := testing.AllocsPerRun(100, func() { a.lookup(test.key) }); got != 0 {
+				t.Errorf("%v allocations to look it up again, want none", got)
+			}
+			if got, _ := a.lookup(test.key); got != test.want {
+				t.Errorf("%d bytes, want the same as before", len(got))
+			}
+		})
+	}
+}
+
+func TestRepeatedHeadersAreNotTakenForEachOther(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
+	r.Header = http.Header{"X-Team": {"a", "b"}, "X-User": {"c", "d"}}
+	a := &attributes{request: r, path: "/"}
+	for range 2 {
+		team, _ := a.lookup("header.x-team")
+		user, _ := a.lookup("header.x-user")
+		if team != "a, b" || user != "c, d" {
+			t.Errorf("%q and %q, want a, b and c, d", team, user)
+		}
+	}
+}
+
 func TestNothingOfARequestComesBackInAnAnswer(t *testing.T) {
 	const evil = "evil\r\nSet-Cookie: a=b"
 	for name, d := range map[string]*door{

@@ -173,7 +173,7 @@ type CheckRequest struct {
 	// How many requests this one counts as: 0 to 9007199254740991. Absent is what the policy says; 0 only looks.
 	Cost *int64 `protobuf:"varint,4,opt,name=cost,proto3,oneof" json:"cost,omitempty"`
 	// Names the decision, so that a call can be repeated: for 60 s, the same id for the same subject gets the same answer
-	// and is charged once. (A denial only until the same request can pass.) 1 to 128 visible ASCII characters; empty is none.
+	// and is charged once. (A denial charged nothing, so it is decided anew.) 1 to 128 visible ASCII characters; empty is none.
 	Id            string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
