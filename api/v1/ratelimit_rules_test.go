@@ -42,8 +42,9 @@ const (
 	refusedShared         = "shared is for a value with a wildcard (*), whose matches then have one budget together; put a * into value, or remove shared"
 	refusedOverride       = "an override has either limits, or unlimited: true; add one of them, or remove one"
 	refusedOverrideKey    = "match names a key that is none of spec.descriptors; use one of theirs, or add a descriptor"
+	refusedOverrideShared = "match names a shared descriptor, whose values have one budget and so the same limits; match another descriptor, or remove shared"
 	refusedOverrideLimits = "overrides of a Concurrency have one limit, of algorithm Concurrency, and no other overrides have such a limit; set the algorithm that spec.limits has"
-	refusedCost           = "want an integer from 1 to 2147483647, or a CEL expression, such as int(request.header['x-items'])"
+	refusedCost           = "want an integer from 1 to 2147483647, or a CEL expression, such as 'x-items' in request.header ? math.greatest(1, math.least(int(request.header['x-items']), 100)) : 1"
 	refusedPenalty        = "penalty is not for a Concurrency, whose callers wait for slots; remove penalty"
 	refusedMax            = "max must not be shorter than for; raise max, or remove it"
 	refusedProblemType    = "want a URI reference, such as https://shop.example/problems/too-many-requests; percent-encode spaces, quotes and letters beyond ASCII"
@@ -243,6 +244,28 @@ var _ = Describe("RateLimit", func() {
 
 	It("refuses an override where there are no descriptors", func(ctx context.Context) {
 		expectCreated(ctx, manifest("RateLimit", "overrides: [{match: [{key: user, value: a}], unlimited: true}]\n"+oneLimit), refusedOverrideKey)
+	})
+
+	DescribeTable("overrides do not match a shared descriptor",
+		func(ctx context.Context, descriptors, match, wantRefusal string) {
+			expectCreated(ctx, manifest("RateLimit", "descriptors: ["+descriptors+"]\noverrides: [{match: ["+match+"], unlimited: true}]\n"+oneLimit), wantRefusal)
+		},
+		Entry("accepts one of another descriptor", "{key: path, value: /a*, shared: true}, {key: user}", "{key: user, value: a}", ""),
+		Entry("accepts one of shared: false", "{key: path, value: /a*, shared: false}, {key: user}", "{key: path, value: /a/b}", ""),
+		Entry("refuses a value of it", "{key: path, value: /a*, shared: true}, {key: user}", "{key: path, value: /a/b}", refusedOverrideShared),
+		Entry("refuses its own pattern", "{key: path, value: /a*, shared: true}, {key: user}", "{key: path, value: /a*}", refusedOverrideShared),
+		Entry("refuses it beside another", "{key: user}, {key: path, value: /a*, shared: true}", "{key: user, value: a}, {key: path, value: /a/b}", refusedOverrideShared),
+	)
+
+	It("accepts 100 overrides of all descriptors but a shared one", func(ctx context.Context) {
+		long := func(letter string) string { return strings.Repeat(letter, 255) }
+		var descriptors, match strings.Builder
+		for _, letter := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+			descriptors.WriteString("{key: " + long(letter) + "}, ")
+			match.WriteString("{key: " + long(letter) + ", value: " + long("v") + "}, ")
+		}
+		expectCreated(ctx, manifest("RateLimit", "descriptors: ["+descriptors.String()+`{key: h, value: "*", shared: true}]`+
+			"\noverrides: ["+strings.Repeat("{match: ["+match.String()+"], unlimited: true}, ", 100)+"]\n"+oneLimit), "")
 	})
 
 	DescribeTable("when and cost",

@@ -106,7 +106,7 @@ type Descriptor struct {
 	Value string `json:"value,omitempty"`
 
 	// shared makes all values that match a value with a wildcard share one budget. Omitted or false: each of them has a
-	// budget of its own.
+	// budget of its own. Overrides do not match such a descriptor, since what has one budget has the same limits.
 	//
 	// +optional
 	Shared *bool `json:"shared,omitempty"`
@@ -188,7 +188,7 @@ type Limit struct {
 
 // DescriptorMatch tells which values of a descriptor an override is for.
 type DescriptorMatch struct {
-	// key of the descriptor: one of spec.descriptors, which has it once.
+	// key of the descriptor: one of spec.descriptors, which has it once and is not shared.
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
@@ -322,6 +322,7 @@ type Response struct {
 // +kubebuilder:validation:XValidation:rule="has(self.storeRef) == has(oldSelf.storeRef) && (!has(self.storeRef) || self.storeRef == oldSelf.storeRef)",message="storeRef is immutable; create a new object to use another store"
 // +kubebuilder:validation:XValidation:rule="has(self.domain) == has(oldSelf.domain) && (!has(self.domain) || self.domain == oldSelf.domain)",message="domain is immutable; create a new object to answer for another domain"
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, o.match.all(m, has(self.descriptors) && self.descriptors.exists(d, d.key == m.key)))",message="match names a key that is none of spec.descriptors; use one of theirs, or add a descriptor",fieldPath=".overrides"
+// +kubebuilder:validation:XValidation:rule="!has(self.overrides) || !has(self.descriptors) || self.overrides.all(o, o.match.all(m, !self.descriptors.exists(d, has(d.shared) && d.shared && d.key == m.key)))",message="match names a shared descriptor, whose values have one budget and so the same limits; match another descriptor, or remove shared",fieldPath=".overrides"
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, !has(o.limits) || o.limits.exists(l, l.algorithm == 'Concurrency') == self.limits.exists(l, l.algorithm == 'Concurrency'))",message="overrides of a Concurrency have one limit, of algorithm Concurrency, and no other overrides have such a limit; set the algorithm that spec.limits has",fieldPath=".overrides"
 // +kubebuilder:validation:XValidation:rule="!has(self.penalty) || !self.limits.exists(l, l.algorithm == 'Concurrency')",message="penalty is not for a Concurrency, whose callers wait for slots; remove penalty",fieldPath=".penalty"
 type RateLimitSpec struct {
@@ -359,7 +360,8 @@ type RateLimitSpec struct {
 
 	// overrides are other limits for some subjects. The most specific that matches applies: descriptor by descriptor, in
 	// the order of descriptors, an exact value before one with wildcards before any value; with these alike, the one with
-	// more characters that are no wildcards, then the earlier one.
+	// more characters that are no wildcards, then the earlier one. The calendars of limits and overrides have at most 32
+	// time zones together.
 	//
 	// +optional
 	// +listType=atomic
@@ -377,13 +379,15 @@ type RateLimitSpec struct {
 	When []string `json:"when,omitempty"`
 
 	// cost is what a request costs whose caller says nothing: an integer from 1 to 2147483647, or a CEL expression over
-	// request of at most 1024 bytes, such as int(request.header['x-items']).
+	// request of at most 1024 bytes. Bound what a client can write, on both sides:
+	// 'x-items' in request.header ? math.greatest(1, math.least(int(request.header['x-items']), 100)) : 1.
+	// A request that the expression has no value for costs 1, and the condition Degraded tells of it.
 	//
 	// +optional
 	// +default=1
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : self.size() > 0",message="want an integer from 1 to 2147483647, or a CEL expression, such as int(request.header['x-items'])"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : self.size() > 0",message="want an integer from 1 to 2147483647, or a CEL expression, such as 'x-items' in request.header ? math.greatest(1, math.least(int(request.header['x-items']), 100)) : 1"
 	Cost *intstr.IntOrString `json:"cost,omitempty"`
 
 	// mode tells whether the policy denies (Enforce), or only decides and counts (Shadow).

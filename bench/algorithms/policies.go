@@ -39,18 +39,22 @@ func fixedWindow(requests int64) policy.Limit {
 	return policy.Limit{Name: limitName, Algorithm: policy.FixedWindow, Requests: requests, WindowMs: window.Milliseconds()}
 }
 
-// calendarDay has the offsets of a zone that changes its clocks, as many as a compiled policy has.
 func calendarDay(requests int64) policy.Limit {
-	l := policy.Limit{
+	return policy.Limit{
 		Name: limitName, Algorithm: policy.FixedWindow, Requests: requests,
 		WindowMs: policy.CalendarWindow(policy.CalendarDay).Milliseconds(), Calendar: policy.CalendarDay, TimeZone: "Europe/Berlin",
 	}
+}
+
+// clockChanges gives the offsets of a zone that changes its clocks, as many as a compiled policy has.
+func clockChanges() [][2]int64 {
+	var offsets [][2]int64
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
 	const halfYear = 26 * 7 * 24 * 60 * 60
 	for i := range int64(41) {
-		l.Offsets = append(l.Offsets, [2]int64{began + i*halfYear, 3600 * (1 + i%2)})
+		offsets = append(offsets, [2]int64{began + i*halfYear, 3600 * (1 + i%2)})
 	}
-	return l
+	return offsets
 }
 
 func tokenBucket(requests, burst int64) policy.Limit {
@@ -73,10 +77,14 @@ func concurrency(slots int64) policy.Limit {
 
 // newPolicy gives a policy of one descriptor, so that each value of it is a subject.
 func newPolicy(name string, limits ...policy.Limit) *policy.RateLimit {
-	return &policy.RateLimit{
+	p := &policy.RateLimit{
 		Name: name, Domain: "bench", Descriptors: []policy.Descriptor{{Key: descriptor}}, Limits: limits,
-		OnStoreFailure: policy.FailureDeny,
+		TimeZones: map[string][][2]int64{}, OnStoreFailure: policy.FailureDeny,
 	}
+	for _, zone := range p.CalendarZones() {
+		p.TimeZones[zone] = clockChanges()
+	}
+	return p
 }
 
 // publish seals the policies and makes them those of the server. rewrite is applied to the library's text.

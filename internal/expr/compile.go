@@ -83,7 +83,7 @@ func plan(checked *cel.Ast, r *review) (*program, error) {
 	if r.nested {
 		options = append(options, cel.CostTracking(c), cel.CostLimit(runtimeLimit))
 	}
-	p := &program{source: r.tree.SourceInfo()}
+	p := &program{source: r.tree.SourceInfo(), most: cost.Max}
 	if p.plan, err = e.Program(checked, options...); err != nil {
 		// A constant part of it that has no value, such as int("x"). Whatever the message shows is of the text.
 		at := p.explain(err)

@@ -14,7 +14,8 @@ import (
 // CostLimit is what an evaluation may cost at worst, in CEL's units: about one for each operation and for ten characters
 // that are read, and one for ten steps of a regular expression. What may cost more is refused when it is compiled, for
 // values of MaxValueBytes each. BenchmarkWorst has what was found to take longest of all that is accepted: 0.7 ms of a core.
-// An ordinary condition takes less than 1 µs.
+// An ordinary condition takes less than 1 µs. What is written for one policy is bounded by it together (see MostCost),
+// since all of it may be evaluated for a request.
 const CostLimit = 5_000
 
 // runtimeLimit is where an evaluation stops, if the estimate were ever wrong. It is counted where there are loops within

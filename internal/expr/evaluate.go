@@ -15,6 +15,8 @@ import (
 type program struct {
 	plan   cel.Program
 	source *ast.SourceInfo
+	// most is what an evaluation costs at worst.
+	most uint64
 }
 
 // evaluate gives the value for a request. A panic in CEL or in Lookup ends as an error of the class Failed, since Eval

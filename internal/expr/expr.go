@@ -29,6 +29,9 @@ func (c *Condition) Holds(r *Request) (bool, error) {
 	return value == types.True, nil
 }
 
+// MostCost gives what an evaluation costs at worst, for values of MaxValueBytes each: 0 to CostLimit, in its units.
+func (c *Condition) MostCost() uint64 { return c.program.most }
+
 // Cost is the expression of spec.cost, ready to evaluate by any number of goroutines at once.
 type Cost struct{ program program }
 
@@ -40,6 +43,9 @@ func CompileCost(text string) (*Cost, error) {
 	}
 	return &Cost{program: *p}, nil
 }
+
+// MostCost gives what an evaluation costs at worst, as that of a Condition does.
+func (c *Cost) MostCost() uint64 { return c.program.most }
 
 // Of evaluates the cost of a request: 0 to MaxCost. It fails with an *EvaluationError.
 func (c *Cost) Of(r *Request) (int64, error) {

@@ -311,6 +311,32 @@ func TestALoopIsStoppedByItsCost(t *testing.T) {
 	}
 }
 
+func TestWhatAnExpressionCostsAtWorstIsKnown(t *testing.T) {
+	const loop = `request.path.split("/").exists(p, p == "admin" || p == "internal")`
+	for text, want := range map[string]struct{ least, most uint64 }{
+		`true`:                       {0, 0},
+		`request.method == "POST"`:   {1, 10},
+		loop:                         {2000, 3000},
+		loop + ` && ` + loop:         {4000, CostLimit},
+		`request.path.matches("^a")`: {50, 1000},
+	} {
+		condition, err := CompileCondition(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := condition.MostCost(); got < want.least || got > want.most {
+			t.Errorf("%s costs %d, want %d to %d", text, got, want.least, want.most)
+		}
+		cost, err := CompileCost(text + " ? 2 : 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := cost.MostCost(); got < want.least || got > want.most+1 {
+			t.Errorf("%s ? 2 : 1 costs %d, want %d to %d", text, got, want.least, want.most+1)
+		}
+	}
+}
+
 func TestOneExpressionServesManyAtOnce(t *testing.T) {
 	c, err := CompileCost(`request.path.split("/").exists(p, p == request.descriptors["user"]) ? request.cost : -1`)
 	if err != nil {

@@ -27,8 +27,6 @@ const (
 	MaxSlots  = 100_000
 	MinWindow = 100 * time.Millisecond
 	MaxWindow = 744 * time.Hour
-	// MaxOffsets bounds the offsets of one limit.
-	MaxOffsets = 128
 )
 
 // Limit is one limit of a policy.
@@ -46,11 +44,9 @@ type Limit struct {
 	TickUs int64 `json:"tickUs,omitempty"`
 	// Calendar makes a FixedWindow begin with the minute, hour, day, week (Monday) or month of a time zone.
 	Calendar string `json:"calendar,omitempty"`
-	// TimeZone is the IANA name of the zone of a Calendar. It is a part of the state's signature, and else not needed.
+	// TimeZone is the IANA name of the zone of a Calendar, whose offsets are in RateLimit.TimeZones. It is a part of the
+	// state's signature.
 	TimeZone string `json:"timeZone,omitempty"`
-	// Offsets are the zone's offsets from UTC: {since when, offset}, both in seconds, the first of them since the
-	// beginning of time; each of the others is later than the one before.
-	Offsets [][2]int64 `json:"offsets,omitempty"`
 	// SlotTTLMs is how long a slot of a Concurrency is held at most, in milliseconds; 0 for other algorithms.
 	SlotTTLMs int64 `json:"slotTtlMs,omitempty"`
 }
@@ -195,8 +191,8 @@ func (l *Limit) validateTime() error {
 		return fmt.Errorf("slotTtlMs is for %s only", Concurrency)
 	}
 	if l.Calendar == "" {
-		if l.TimeZone != "" || len(l.Offsets) > 0 {
-			return errors.New("timeZone and offsets are for a calendar only")
+		if l.TimeZone != "" {
+			return errors.New("timeZone is for a calendar only")
 		}
 		return nil
 	}
@@ -205,19 +201,6 @@ func (l *Limit) validateTime() error {
 	}
 	if l.TimeZone == "" || len(l.TimeZone) > 64 {
 		return errors.New("timeZone: want 1 to 64 bytes with a calendar")
-	}
-	return validateOffsets(l.Offsets)
-}
-
-func validateOffsets(offsets [][2]int64) error {
-	if len(offsets) < 1 || len(offsets) > MaxOffsets {
-		return fmt.Errorf("offsets: %d, want 1 to %d", len(offsets), MaxOffsets)
-	}
-	const day = 24 * 60 * 60
-	for i, o := range offsets {
-		if o[1] <= -day || o[1] >= day || i > 0 && o[0] <= offsets[i-1][0] || o[0] > MaxInteger/1_000_000 || o[0] < -MaxInteger/1_000_000 {
-			return fmt.Errorf("offsets[%d]: want a later time than the one before, and less than a day", i)
-		}
 	}
 	return nil
 }

@@ -29,6 +29,10 @@ const (
 	MaxDescriptors = 8
 	MaxOverrides   = 100
 	MaxWhen        = 8
+	// MaxTimeZones bounds the time zones of the calendars of one policy, overrides included.
+	MaxTimeZones = 32
+	// MaxOffsets bounds the offsets of one time zone.
+	MaxOffsets = 128
 	// MaxWildcards is how many * a value may hold.
 	MaxWildcards = 8
 	// MaxExpressionBytes bounds the text of one CEL expression.
@@ -52,6 +56,9 @@ type RateLimit struct {
 	// Overrides are other limits for some subjects: the first that matches applies. They stand in the order of
 	// SortOverrides.
 	Overrides []Override `json:"overrides,omitempty"`
+	// TimeZones has the offsets from UTC of CalendarZones, and of no other zones: {since when, offset}, both in seconds,
+	// the first of them since the beginning of time; each of the others is later than the one before.
+	TimeZones map[string][][2]int64 `json:"timeZones,omitempty"`
 	// When are CEL expressions that must all be true for the policy to apply.
 	When []string `json:"when,omitempty"`
 	// Cost is what a request costs whose caller says nothing: 1 to MaxInteger; 0 stands for 1.
@@ -81,6 +88,7 @@ type Descriptor struct {
 // Override is other limits for the subjects that it matches.
 type Override struct {
 	// Values are patterns as of a Descriptor, one for each of the policy's descriptors, in their order; empty matches all.
+	// That of a shared descriptor is empty: values that have one budget have one limit.
 	Values []string `json:"values"`
 	// Limits are in the place of the policy's; empty when Unlimited.
 	Limits []Limit `json:"limits,omitempty"`
@@ -133,6 +141,24 @@ func (r *RateLimit) Holds(algorithm string) bool {
 	of := func(l Limit) bool { return l.Algorithm == algorithm }
 	return slices.ContainsFunc(r.Limits, of) ||
 		slices.ContainsFunc(r.Overrides, func(o Override) bool { return slices.ContainsFunc(o.Limits, of) })
+}
+
+// CalendarZones gives the names of the time zones of all calendars of the policy and of its overrides: each once, sorted.
+func (r *RateLimit) CalendarZones() []string {
+	var zones []string
+	add := func(limits []Limit) {
+		for i := range limits {
+			if l := &limits[i]; l.Calendar != "" {
+				zones = append(zones, l.TimeZone)
+			}
+		}
+	}
+	add(r.Limits)
+	for i := range r.Overrides {
+		add(r.Overrides[i].Limits)
+	}
+	slices.Sort(zones)
+	return slices.Compact(zones)
 }
 
 // IsConcurrency tells whether the policy counts what is under way, so that callers acquire and release slots.
@@ -215,7 +241,9 @@ func (r *RateLimit) Validate() error {
 	if err := validateLimits(r.Limits); err != nil {
 		return err
 	}
-	for _, check := range []func() error{r.validateOverrides, r.validateExpressions, r.validatePenalty, r.validateResponse} {
+	for _, check := range []func() error{
+		r.validateOverrides, r.validateTimeZones, r.validateExpressions, r.validatePenalty, r.validateResponse,
+	} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -241,8 +269,13 @@ func (r *RateLimit) validateOverrides() error {
 		if len(o.Values) != len(r.Descriptors) || strings.Join(o.Values, "") == "" {
 			return fmt.Errorf("overrides[%d].values: want one for each of the %d descriptors, of which one at least is not empty", i, len(r.Descriptors))
 		}
-		if slices.ContainsFunc(o.Values, func(v string) bool { return strings.Count(v, "*") > MaxWildcards }) {
-			return fmt.Errorf("overrides[%d].values: want at most %d wildcards in each", i, MaxWildcards)
+		for v, pattern := range o.Values {
+			if strings.Count(pattern, "*") > MaxWildcards {
+				return fmt.Errorf("overrides[%d].values[%d]: want at most %d wildcards", i, v, MaxWildcards)
+			}
+			if pattern != "" && r.Descriptors[v].Shared {
+				return fmt.Errorf("overrides[%d].values[%d]: want none, since the descriptor is shared", i, v)
+			}
 		}
 		if o.Unlimited != (len(o.Limits) == 0) {
 			return fmt.Errorf("overrides[%d]: want either limits or unlimited", i)
@@ -259,6 +292,35 @@ func (r *RateLimit) validateOverrides() error {
 	}
 	if !slices.IsSortedFunc(r.Overrides, compareOverrides) {
 		return errors.New("overrides: want the most specific first")
+	}
+	return nil
+}
+
+func (r *RateLimit) validateTimeZones() error {
+	zones := r.CalendarZones()
+	if len(zones) > MaxTimeZones {
+		return fmt.Errorf("calendars of %d time zones, want at most %d", len(zones), MaxTimeZones)
+	}
+	for _, zone := range zones {
+		if err := validateOffsets(r.TimeZones[zone]); err != nil {
+			return fmt.Errorf("timeZones[%q]: %w", zone, err)
+		}
+	}
+	if len(r.TimeZones) != len(zones) {
+		return fmt.Errorf("timeZones: %d, want the %d of calendars only", len(r.TimeZones), len(zones))
+	}
+	return nil
+}
+
+func validateOffsets(offsets [][2]int64) error {
+	if len(offsets) < 1 || len(offsets) > MaxOffsets {
+		return fmt.Errorf("%d offsets, want 1 to %d", len(offsets), MaxOffsets)
+	}
+	const day = 24 * 60 * 60
+	for i, o := range offsets {
+		if o[1] <= -day || o[1] >= day || i > 0 && o[0] <= offsets[i-1][0] || o[0] > MaxInteger/1_000_000 || o[0] < -MaxInteger/1_000_000 {
+			return fmt.Errorf("offsets[%d]: want a later time than the one before, and less than a day", i)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -69,11 +70,17 @@ func TestParseRefuses(t *testing.T) {
 	limit := func(change func(*Limit)) string {
 		return with(func(r *RateLimit) { change(&r.Limits[0]) })
 	}
-	calendar := func(change func(*Limit)) string {
-		return limit(func(l *Limit) {
-			l.Algorithm, l.Calendar, l.TimeZone, l.WindowMs, l.Offsets = FixedWindow, CalendarDay, "UTC", 86_400_000, [][2]int64{{0, 0}}
-			change(l)
+	zoned := func(change func(*RateLimit)) string {
+		return with(func(r *RateLimit) {
+			daily(r)
+			change(r)
 		})
+	}
+	calendar := func(change func(*Limit)) string {
+		return zoned(func(r *RateLimit) { change(&r.Limits[0]) })
+	}
+	offsets := func(offsets ...[2]int64) string {
+		return zoned(func(r *RateLimit) { r.TimeZones["UTC"] = offsets })
 	}
 	for name, test := range map[string]struct{ document, wantError string }{
 		"no JSON":               {"<html>", "invalid character"},
@@ -117,15 +124,35 @@ func TestParseRefuses(t *testing.T) {
 		"calendar, other window":  {calendar(func(l *Limit) { l.WindowMs = 60_000 }), "windowMs"},
 		"calendar without a zone": {calendar(func(l *Limit) { l.TimeZone = "" }), "timeZone"},
 		"a zone without calendar": {calendar(func(l *Limit) { l.Calendar = "" }), "timeZone"},
-		"no offsets":              {calendar(func(l *Limit) { l.Offsets = nil }), "offsets"},
-		"offsets out of order":    {calendar(func(l *Limit) { l.Offsets = [][2]int64{{0, 0}, {0, 3600}} }), "offsets[1]"},
-		"an offset of a day":      {calendar(func(l *Limit) { l.Offsets = [][2]int64{{0, 86_400}} }), "offsets[0]"},
+		"an unknown zone":         {zoned(func(r *RateLimit) { r.TimeZones = nil }), `timeZones["UTC"]: 0 offsets`},
+		"a zone of no calendar":   {zoned(func(r *RateLimit) { r.TimeZones["Asia/Tokyo"] = [][2]int64{{0, 32_400}} }), "timeZones: 2"},
+		"zones and no calendar":   {with(func(r *RateLimit) { r.TimeZones = map[string][][2]int64{"UTC": {{0, 0}}} }), "timeZones: 1"},
+		"an override's zone": {zoned(func(r *RateLimit) {
+			r.Overrides = []Override{{Values: []string{"a"}, Limits: slices.Clone(r.Limits)}}
+			r.Overrides[0].Limits[0].TimeZone = "Asia/Tokyo"
+		}), `timeZones["Asia/Tokyo"]: 0 offsets`},
+		"33 zones": {zoned(func(r *RateLimit) {
+			for n := range MaxTimeZones {
+				o := Override{Values: []string{fmt.Sprintf("%02d", n)}, Limits: slices.Clone(r.Limits)}
+				o.Limits[0].TimeZone = fmt.Sprintf("Zone/%02d", n)
+				r.Overrides = append(r.Overrides, o)
+			}
+		}), "calendars of 33 time zones, want at most 32"},
+		"no offsets":              {offsets(), `timeZones["UTC"]: 0 offsets`},
+		"129 offsets":             {offsets(make([][2]int64, MaxOffsets+1)...), `timeZones["UTC"]: 129 offsets`},
+		"offsets out of order":    {offsets([2]int64{0, 0}, [2]int64{0, 3600}), `timeZones["UTC"]: offsets[1]`},
+		"an offset of a day":      {offsets([2]int64{0, 86_400}), `timeZones["UTC"]: offsets[0]`},
+		"an offset since 10^10 s": {offsets([2]int64{0, 0}, [2]int64{1e10, 3600}), `timeZones["UTC"]: offsets[1]`},
 		"shared without wildcard": {with(func(r *RateLimit) { r.Descriptors[0].Shared = true }), "shared"},
 		"101 overrides":           {with(func(r *RateLimit) { r.Overrides = slices.Repeat([]Override{vip("x")}, 101) }), "overrides: 101"},
 		"override of two values":  {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a", "b"}, Unlimited: true}} }), "overrides[0].values"},
 		"override of everybody":   {with(func(r *RateLimit) { r.Overrides = []Override{vip("")} }), "overrides[0].values"},
 		"override, 9 wildcards":   {with(func(r *RateLimit) { r.Overrides = []Override{vip(strings.Repeat("*a", 9))} }), "8 wildcards"},
-		"override of nothing":     {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a"}}} }), "limits or unlimited"},
+		"override of what is shared": {with(func(r *RateLimit) {
+			r.Descriptors = []Descriptor{{Key: "user"}, {Key: "path", Value: "/api/*", Shared: true}}
+			r.Overrides = []Override{{Values: []string{"a", "/api/*"}, Unlimited: true}}
+		}), "overrides[0].values[1]"},
+		"override of nothing": {with(func(r *RateLimit) { r.Overrides = []Override{{Values: []string{"a"}}} }), "limits or unlimited"},
 		"override of both": {with(func(r *RateLimit) {
 			r.Overrides = []Override{{Values: []string{"a"}, Unlimited: true, Limits: r.Limits}}
 		}), "limits or unlimited"},
@@ -165,6 +192,12 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// daily makes the limit one by the day of UTC.
+func daily(r *RateLimit) {
+	r.Limits = []Limit{{Name: "day", Algorithm: FixedWindow, Requests: 1, WindowMs: 86_400_000, Calendar: CalendarDay, TimeZone: "UTC"}}
+	r.TimeZones = map[string][][2]int64{"UTC": {{0, 0}}}
+}
+
 // vip gives an override without limits.
 func vip(value string) Override { return Override{Values: []string{value}, Unlimited: true} }
 
@@ -185,12 +218,7 @@ func TestASetIsWrittenInTheOldestFormatThatItAllows(t *testing.T) {
 		"in shadow":       {func(r *RateLimit) { r.ShadowPercent = 1 }, 2},
 		"a penalty":       {func(r *RateLimit) { r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000} }, 2},
 		"a new algorithm": {func(r *RateLimit) { r.Limits[0].Algorithm = SlidingCounter }, 2},
-		"a calendar": {func(r *RateLimit) {
-			r.Limits[0] = Limit{
-				Name: "day", Algorithm: FixedWindow, Requests: 1, WindowMs: 86_400_000, Calendar: CalendarDay, TimeZone: "UTC",
-				Offsets: [][2]int64{{0, 0}},
-			}
-		}, 2},
+		"a calendar":      {daily, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := perIP()
@@ -249,8 +277,10 @@ func TestEveryWindowHoldsAHundredMillionTokens(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(NewSet([]RateLimit{perIP().Sealed()}).Marshal())
 	everything := perIP()
-	everything.Descriptors = []Descriptor{{Key: "path", Value: "/api/*", Shared: true}}
-	everything.Overrides, everything.When, everything.CostExpression = []Override{vip("/api/a")}, []string{"true"}, "1"
+	daily(&everything)
+	everything.Descriptors = []Descriptor{{Key: "path", Value: "/api/*", Shared: true}, {Key: "user"}}
+	everything.Overrides = []Override{{Values: []string{"", "a"}, Unlimited: true}}
+	everything.When, everything.CostExpression = []string{"true"}, "1"
 	everything.Penalty, everything.Response = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000}, &Response{Status: 503}
 	f.Add(NewSet([]RateLimit{everything.Sealed()}).Marshal())
 	f.Add([]byte(`{"format":1}`))

@@ -35,6 +35,7 @@ func TestCounterKeyIsTheDocumentedOne(t *testing.T) {
 	}
 }
 
+// Faults 41, 42 and 43: separators, braces, and every kind of odd Unicode.
 func TestHostileValuesGiveDistinctKeysAndNeverReachThem(t *testing.T) {
 	subjects := map[string][]Entry{
 		"plain":                   {{"user", "bob"}},

@@ -2,7 +2,6 @@ package translate
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -64,26 +63,38 @@ func calendar(l *v1.Limit, compiled *policy.Limit, path *field.Path) field.Error
 	if compiled.TimeZone == "" {
 		compiled.TimeZone = defaultTimeZone
 	}
-	offsets, err := offsets(compiled.TimeZone)
-	if err != nil {
-		errs = append(errs, field.Invalid(path.Child("timeZone"), l.TimeZone, err.Error()))
+	if _, found := zones()[compiled.TimeZone]; !found {
+		errs = append(errs, field.Invalid(path.Child("timeZone"), l.TimeZone,
+			"there is no such time zone; want the IANA name of one, such as Europe/Berlin"))
 	}
-	compiled.Offsets = offsets
 	return errs
 }
 
-// offsets gives the offsets of a time zone from UTC (see policy.Limit).
-func offsets(zone string) ([][2]int64, error) {
-	list, found := zones()[zone]
-	if !found {
-		return nil, errors.New("there is no such time zone; want the IANA name of one, such as Europe/Berlin")
+// addTimeZones fills in the offsets of the zones that a policy's calendars have: each once, however many limits it has.
+func addTimeZones(compiled *policy.RateLimit, path *field.Path) field.ErrorList {
+	names := compiled.CalendarZones()
+	if len(names) > policy.MaxTimeZones {
+		return field.ErrorList{field.Invalid(path.Child("overrides"), field.OmitValueType{}, fmt.Sprintf(
+			"the calendars of limits and overrides have %d time zones together, and may have %d; use fewer, or move some overrides to a RateLimit of their own",
+			len(names), policy.MaxTimeZones))}
 	}
+	for _, name := range names {
+		if compiled.TimeZones == nil {
+			compiled.TimeZones = make(map[string][][2]int64, len(names))
+		}
+		compiled.TimeZones[name] = offsets(name)
+	}
+	return nil
+}
+
+// offsets gives the offsets of a time zone from UTC (see policy.RateLimit); none of a zone that is not there.
+func offsets(zone string) [][2]int64 {
 	var offsets [][2]int64
-	for entry := range strings.FieldsSeq(list) {
+	for entry := range strings.FieldsSeq(zones()[zone]) {
 		since, offset, _ := strings.Cut(entry, "/")
 		offsets = append(offsets, [2]int64{mustInteger(since), mustInteger(offset)})
 	}
-	return offsets, nil
+	return offsets
 }
 
 // mustInteger is for what is built in.

@@ -72,6 +72,8 @@ func position(key string, descriptors []v1.Descriptor) (int, string) {
 		return 0, "match names a key that is none of spec.descriptors; use one of theirs, or add a descriptor"
 	case slices.ContainsFunc(descriptors[first+1:], of):
 		return 0, "match names a key that spec.descriptors has twice; use one that is there once"
+	case descriptors[first].Shared != nil && *descriptors[first].Shared:
+		return 0, "match names a shared descriptor, whose values have one budget and so the same limits; match another descriptor, or remove shared"
 	}
 	return first, ""
 }

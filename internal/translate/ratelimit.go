@@ -49,11 +49,8 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 	errs = append(errs, more...)
 	overrides, more := overrides(spec, path.Child("overrides"))
 	errs = append(errs, more...)
-	errs = append(errs, when(spec.When, path.Child("when"))...)
-	fixedCost, costExpression, err := cost(spec.Cost, path.Child("cost"))
-	if err != nil {
-		errs = append(errs, err)
-	}
+	fixedCost, costExpression, more := expressions(spec, path)
+	errs = append(errs, more...)
 	shadowPercent, more := shadowPercent(spec, path)
 	errs = append(errs, more...)
 	penalty, more := penalty(spec.Penalty, hasConcurrency(spec.Limits), path.Child("penalty"))
@@ -63,9 +60,6 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 	onStoreFailure, err := failureMode(spec.OnStoreFailure, path.Child("onStoreFailure"))
 	if err != nil {
 		errs = append(errs, err)
-	}
-	if len(errs) > 0 {
-		return policy.RateLimit{}, errs
 	}
 
 	compiled := policy.RateLimit{
@@ -81,7 +75,12 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 		Penalty:        penalty,
 		Response:       response,
 		OnStoreFailure: onStoreFailure,
-	}.Sealed()
+	}
+	errs = append(errs, addTimeZones(&compiled, path)...)
+	if len(errs) > 0 {
+		return policy.RateLimit{}, errs
+	}
+	compiled = compiled.Sealed()
 	// The set refuses as a whole what it cannot hold, so nothing may enter it that this check does not pass: one bad
 	// object never blocks the others.
 	if err := compiled.Validate(); err != nil {

@@ -1,6 +1,9 @@
 package translate_test
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -135,9 +138,9 @@ func TestEachAlgorithmIsCompiled(t *testing.T) {
 			policy.Limit{Algorithm: policy.Concurrency, Requests: 3, SlotTTLMs: 60_000}},
 		"balance": {v1.Limit{Requests: new(int64(100)), Algorithm: v1.AlgorithmBalance}, policy.Limit{Algorithm: policy.Balance, Requests: 100}},
 		"days of UTC": {v1.Limit{Requests: new(int64(5)), Algorithm: v1.AlgorithmFixedWindow, Calendar: v1.CalendarDay},
-			policy.Limit{Algorithm: policy.FixedWindow, Requests: 5, WindowMs: 86_400_000, Calendar: "Day", TimeZone: "UTC", Offsets: [][2]int64{{0, 0}}}},
+			policy.Limit{Algorithm: policy.FixedWindow, Requests: 5, WindowMs: 86_400_000, Calendar: "Day", TimeZone: "UTC"}},
 		"months of India": {v1.Limit{Requests: new(int64(5)), Algorithm: v1.AlgorithmFixedWindow, Calendar: v1.CalendarMonth, TimeZone: "Asia/Kolkata"},
-			policy.Limit{Algorithm: policy.FixedWindow, Requests: 5, WindowMs: 2_678_400_000, Calendar: "Month", TimeZone: "Asia/Kolkata", Offsets: [][2]int64{{0, 19_800}}}},
+			policy.Limit{Algorithm: policy.FixedWindow, Requests: 5, WindowMs: 2_678_400_000, Calendar: "Month", TimeZone: "Asia/Kolkata"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.want.Name = "default"
@@ -163,7 +166,7 @@ func TestOffsetsAreThoseOfTheZone(t *testing.T) {
 		"no daylight saving time": {"Asia/Tokyo", [][2]int64{{0, 32_400}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := compiled(t, daily(tt.zone)).Limits[0].Offsets
+			got := compiled(t, daily(tt.zone)).TimeZones[tt.zone]
 			if len(got) < len(tt.want) || !slices.Equal(got[:len(tt.want)], tt.want) {
 				t.Errorf("got %v, want %v first", got, tt.want)
 			}
@@ -171,6 +174,69 @@ func TestOffsetsAreThoseOfTheZone(t *testing.T) {
 				t.Errorf("the last offset is since %d, want one in 2045", last)
 			}
 		})
+	}
+}
+
+// hundredOverrides gives overrides with as many limits by the day of New York as there may be, changed as told.
+func hundredOverrides(change func(n int, l *v1.Limit)) func(*v1.RateLimit) {
+	return func(rl *v1.RateLimit) {
+		rl.Spec.Descriptors = []v1.Descriptor{{Key: "user"}}
+		for n := range policy.MaxOverrides {
+			o := v1.Override{Match: matching("user", fmt.Sprintf("user-%03d", n))}
+			for i := range policy.MaxLimits {
+				l := v1.Limit{
+					Name: fmt.Sprintf("limit-%d", i), Requests: new(int64(1_000_000)), Algorithm: v1.AlgorithmFixedWindow,
+					Calendar: v1.CalendarDay, TimeZone: "America/New_York",
+				}
+				if change != nil {
+					change(n*policy.MaxLimits+i, &l)
+				}
+				o.Limits = append(o.Limits, l)
+			}
+			rl.Spec.Overrides = append(rl.Spec.Overrides, o)
+		}
+	}
+}
+
+// Redis stands still while it reads a document, so what limits have in common is there once.
+func TestAZoneIsCompiledOnceForAllLimits(t *testing.T) {
+	got := compiled(t, hundredOverrides(nil))
+	if zone := got.TimeZones["America/New_York"]; len(got.TimeZones) != 1 || len(zone) < 40 {
+		t.Errorf("got %v", got.TimeZones)
+	}
+	document, err := json.Marshal(got)
+	if err != nil || len(document) > 150<<10 {
+		t.Errorf("the document has %d bytes, %v", len(document), err)
+	}
+	again, err := json.Marshal(compiled(t, hundredOverrides(nil)))
+	if err != nil || !bytes.Equal(again, document) {
+		t.Errorf("another document of the same object, %v", err)
+	}
+}
+
+func TestEveryZoneOfLimitsAndOverridesIsCompiled(t *testing.T) {
+	var zones []string
+	got := compiled(t, func(rl *v1.RateLimit) {
+		hundredOverrides(func(n int, l *v1.Limit) {
+			l.TimeZone = fmt.Sprintf("Etc/GMT+%d", n%12+1)
+			if n < 15 {
+				l.TimeZone = fmt.Sprintf("Etc/GMT-%d", n)
+			}
+		})(rl)
+		daily("Europe/Berlin")(rl)
+	})
+	for zone, offsets := range got.TimeZones {
+		zones = append(zones, zone)
+		if len(offsets) == 0 {
+			t.Errorf("%s has no offsets", zone)
+		}
+	}
+	slices.Sort(zones)
+	if want := got.CalendarZones(); len(zones) != 28 || !slices.Equal(zones, want) {
+		t.Errorf("got %q, want %q", zones, want)
+	}
+	if none := compiled(t, nil); none.TimeZones != nil {
+		t.Errorf("got %v for no calendar", none.TimeZones)
 	}
 }
 
@@ -195,7 +261,7 @@ func TestTimeZonesAreNotThoseOfTheMachine(t *testing.T) {
 func TestTheMostSpecificOverrideStandsFirst(t *testing.T) {
 	more := []v1.Limit{{Requests: new(int64(1000)), Window: "1m"}}
 	got := compiled(t, func(rl *v1.RateLimit) {
-		rl.Spec.Descriptors = []v1.Descriptor{{Key: "path", Value: "/a/*", Shared: new(true)}, {Key: "user"}}
+		rl.Spec.Descriptors = []v1.Descriptor{{Key: "path", Value: "/a/*"}, {Key: "user"}, {Key: "host", Value: "*.shop.example", Shared: new(true)}}
 		rl.Spec.Overrides = []v1.Override{
 			{Match: matching("user", "*"), Limits: more},
 			{Match: matching("user", "team-*"), Limits: more},
@@ -207,7 +273,7 @@ func TestTheMostSpecificOverrideStandsFirst(t *testing.T) {
 	for _, o := range got.Overrides {
 		values = append(values, o.Values)
 	}
-	if want := [][]string{{"/a/b", "alice"}, {"", "alice"}, {"", "team-*"}, {"", "*"}}; !reflect.DeepEqual(values, want) {
+	if want := [][]string{{"/a/b", "alice", ""}, {"", "alice", ""}, {"", "team-*", ""}, {"", "*", ""}}; !reflect.DeepEqual(values, want) {
 		t.Errorf("got %q, want %q", values, want)
 	}
 	limits := []policy.Limit{{Name: "default", Algorithm: policy.SlidingLog, Requests: 1000, WindowMs: 60_000}}
@@ -217,7 +283,7 @@ func TestTheMostSpecificOverrideStandsFirst(t *testing.T) {
 	if second := got.Overrides[1]; !second.Unlimited || second.Limits != nil {
 		t.Errorf("got %+v", second)
 	}
-	if !got.Descriptors[0].Shared || got.Descriptors[1].Shared {
+	if got.Descriptors[0].Shared || !got.Descriptors[2].Shared {
 		t.Errorf("got %+v", got.Descriptors)
 	}
 }
@@ -248,6 +314,9 @@ func TestWhatDecidesWhetherAndHowIsCompiled(t *testing.T) {
 	}
 }
 
+// boundedCost is the example of api/v1 and of the samples.
+const boundedCost = "'x-items' in request.header ? math.greatest(1, math.least(int(request.header['x-items']), 100)) : 1"
+
 func TestCost(t *testing.T) {
 	for name, tt := range map[string]struct {
 		cost           intstr.IntOrString
@@ -261,6 +330,7 @@ func TestCost(t *testing.T) {
 		"an integer that only fits a text": {intstr.FromString("9007199254740991"), policy.MaxInteger, ""},
 		"an expression":                    {intstr.FromString("size(request.path)"), 0, "size(request.path)"},
 		"a sum":                            {intstr.FromString("1 + 1"), 0, "1 + 1"},
+		"what the rule proposes":           {intstr.FromString(boundedCost), 0, boundedCost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := compiled(t, costing(tt.cost))
@@ -324,6 +394,13 @@ func TestDefaultsThatAreWrittenChangeNoHash(t *testing.T) {
 		t.Errorf("no headers are taken for the default: %+v", none.Response)
 	}
 }
+
+// manyZones is one more than a policy may have.
+var manyZones = strings.Fields(`UTC Africa/Cairo Africa/Lagos Africa/Nairobi America/Bogota America/Chicago America/Denver
+	America/Halifax America/Havana America/Lima America/Los_Angeles America/New_York America/Nuuk America/Phoenix
+	America/Santiago America/Sao_Paulo Asia/Beirut Asia/Dhaka Asia/Dubai Asia/Karachi Asia/Kathmandu Asia/Kolkata
+	Asia/Seoul Asia/Shanghai Asia/Tehran Asia/Tokyo Australia/Lord_Howe Australia/Sydney Europe/Berlin Europe/Istanbul
+	Europe/London Pacific/Auckland Pacific/Honolulu`)
 
 // Every rule that the schema or CEL holds, broken by an object that bypassed them.
 func TestRateLimitThatBypassedValidationIsRefusedWithFieldAndRemedy(t *testing.T) {
@@ -416,6 +493,13 @@ func TestRateLimitThatBypassedValidationIsRefusedWithFieldAndRemedy(t *testing.T
 			[]string{"spec.overrides[0].match[0].key", "none of spec.descriptors"}},
 		"override of a key that is there twice": {override(v1.Override{Match: matching("path", "a"), Unlimited: new(true)}),
 			[]string{"spec.overrides[0].match[0].key", "has twice"}},
+		"override of a shared descriptor": {func(rl *v1.RateLimit) {
+			override(v1.Override{Match: append(matching("user", "a"), matching("host", "a.shop.example")...), Unlimited: new(true)})(rl)
+			rl.Spec.Descriptors = append(rl.Spec.Descriptors, v1.Descriptor{Key: "host", Value: "*.shop.example", Shared: new(true)})
+		}, []string{"spec.overrides[0].match[1].key", "match another descriptor, or remove shared"}},
+		"calendars of many zones": {hundredOverrides(func(n int, l *v1.Limit) {
+			l.TimeZone = manyZones[n%len(manyZones)]
+		}), []string{"spec.overrides", "have 33 time zones together, and may have 32", "a RateLimit of their own"}},
 		"override of one key twice": {override(v1.Override{Match: append(matching("user", "a"), matching("user", "b")...), Unlimited: new(true)}),
 			[]string{"spec.overrides[0].match[1].key: Duplicate"}},
 		"override of any value": {override(v1.Override{Match: matching("user", ""), Unlimited: new(true)}), []string{"spec.overrides[0].match[0].value: Required"}},

@@ -225,20 +225,34 @@ func restarts(before, after *policy.RateLimit) []string {
 		return nil
 	}
 	names := restarted(before.Limits, after.Limits)
-	for i := range after.Overrides {
-		o := &after.Overrides[i]
-		at := slices.IndexFunc(before.Overrides, func(old policy.Override) bool { return slices.Equal(old.Values, o.Values) })
-		if at < 0 {
-			continue
-		}
-		for _, name := range restarted(before.Overrides[at].Limits, o.Limits) {
+	add := func(restarted []string) {
+		for _, name := range restarted {
 			// Not of which override: the values that it matches belong to users.
 			if name += " of an override"; !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
 	}
+	for i := range after.Overrides {
+		o := &after.Overrides[i]
+		add(restarted(limitsFor(before, o), o.Limits))
+	}
+	for i := range before.Overrides {
+		o := &before.Overrides[i]
+		add(restarted(o.Limits, limitsFor(after, o)))
+	}
 	return names
+}
+
+// limitsFor gives the limits that a policy has for the subjects of an override: those of its own override of the same
+// values, else those of everybody.
+func limitsFor(p *policy.RateLimit, of *policy.Override) []policy.Limit {
+	for i := range p.Overrides {
+		if slices.Equal(p.Overrides[i].Values, of.Values) {
+			return p.Overrides[i].Limits
+		}
+	}
+	return p.Limits
 }
 
 func restarted(before, after []policy.Limit) []string {

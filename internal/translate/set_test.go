@@ -278,6 +278,37 @@ func TestCalendarsAndOverridesThatStartAnewAreNamed(t *testing.T) {
 	}
 }
 
+// Subjects that come under an override, or out of it, go on with limits that count otherwise.
+func TestAnOverrideThatComesOrGoesStartsItsSubjectsAnew(t *testing.T) {
+	of := func(overrides ...v1.Override) v1.RateLimit {
+		return object("shop", "a", func(rl *v1.RateLimit) {
+			rl.Spec.Descriptors = []v1.Descriptor{{Key: "user"}}
+			rl.Spec.Limits = []v1.Limit{{Requests: new(int64(1)), Window: "1m"}}
+			rl.Spec.Overrides = overrides
+		})
+	}
+	alike := v1.Override{Match: matching("user", "a"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: "1m"}}}
+	other := v1.Override{Match: matching("user", "b"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: "2m"}}}
+	for name, tt := range map[string]struct {
+		before, after v1.RateLimit
+		want          string
+	}{
+		"comes, and counts alike": {of(), of(alike), ""},
+		"goes, and counted alike": {of(alike), of(), ""},
+		"comes":                   {of(alike), of(alike, other), "default of an override"},
+		"goes":                    {of(alike, other), of(alike), "default of an override"},
+		"stays":                   {of(alike, other), of(alike, other), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			published := policy.NewSet([]policy.RateLimit{compiledOf(t, tt.before)})
+			got := assemble(published, tt.after).Outcomes[types.NamespacedName{Namespace: "shop", Name: "a"}]
+			if strings.Join(got.Restarts, ", ") != tt.want {
+				t.Errorf("got %q, want %q", got.Restarts, tt.want)
+			}
+		})
+	}
+}
+
 func TestAssembleIsDeterministic(t *testing.T) {
 	var objects []v1.RateLimit
 	for i := range 200 {

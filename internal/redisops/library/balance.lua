@@ -19,11 +19,11 @@ local function new_balance()
   end
 
   function balance.read(_, i, raw)
-    used[i], stale[i] = 0, false
+    used[i], stale[i], known_state[i] = 0, false, false
     local sign, digits = match(raw or '', '^B (-?)([0-9]+)$')
     local spent = integer(digits)
     if spent then
-      used[i] = sign == '-' and -spent or spent
+      used[i], known_state[i] = sign == '-' and -spent or spent, true
     end
   end
 
@@ -43,9 +43,13 @@ local function new_balance()
     return append('B ', spent), 0, 0
   end
 
-  function balance.give(limit, i, _, cost)
-    -- No further than what the balance can be.
-    used[i] = max(used[i] - cost, limit.capacity - MAX_INTEGER)
+  -- Of what nobody knows the charge of, no more than was spent on balance: else whoever refunds could credit.
+  function balance.give(limit, i, _, cost, _, charged)
+    local most = max(used[i], 0)
+    if charged then
+      most = used[i] - min(used[i], limit.capacity - MAX_INTEGER)
+    end
+    used[i] = used[i] - min(cost, most)
   end
 
   return balance

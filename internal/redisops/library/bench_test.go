@@ -33,8 +33,8 @@ func BenchmarkDecision(b *testing.B) {
 		}}, ""},
 		{"calendar-month", policy.RateLimit{Limits: []policy.Limit{{
 			Name: "default", Algorithm: policy.FixedWindow, Requests: 1e9, WindowMs: policy.CalendarWindow(policy.CalendarMonth).Milliseconds(),
-			Calendar: policy.CalendarMonth, TimeZone: "Europe/Berlin", Offsets: berlin(),
-		}}}, ""},
+			Calendar: policy.CalendarMonth, TimeZone: "Europe/Berlin",
+		}}, TimeZones: map[string][][2]int64{"Europe/Berlin": berlin()}}, ""},
 		{"sliding-counter", policy.RateLimit{Limits: []policy.Limit{{Name: "default", Algorithm: policy.SlidingCounter, Requests: 1e9, WindowMs: 60_000}}}, ""},
 		{"token-bucket", policy.RateLimit{Limits: []policy.Limit{{Name: "default", Algorithm: policy.TokenBucket, Requests: 1e6, WindowMs: 60_000, Burst: 1e6, TickUs: 1}}}, ""},
 		{"sliding-log", policy.RateLimit{Limits: []policy.Limit{{Name: "default", Algorithm: policy.SlidingLog, Requests: 1000, WindowMs: 60_000}}}, ""},

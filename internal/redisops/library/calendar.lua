@@ -4,7 +4,8 @@
 -- Reply:      none of its own.
 -- Time:       the caller's, in microseconds; here in seconds since 1970.
 --
--- Lua has no time zones, so the policy brings the zone's offsets from UTC: {since, offset}, the first of them since ever.
+-- Lua has no time zones, so the policy brings the offsets from UTC of each: {since, offset}, the first of them since ever.
+-- All limits of one zone have the same table.
 
 local DAY = 86400
 

@@ -25,3 +25,11 @@ local used = {}
 local at = {}
 -- Whether even a denial has to write the state.
 local stale = {}
+-- Whether the field's text was a state of the limit.
+local known_state = {}
+
+-- is_ours tells whether a text is the state of some limit: of an algorithm or a window that the limit had before.
+local function is_ours(text)
+  return find(text, '^[FSTC][0-9]+ [0-9]+ [0-9]+$') or find(text, '^C[0-9]+ [0-9]+ [0-9]+ [0-9]+$') or
+    find(text, '^K%a+/[%w/_+-]+ [0-9]+ [0-9]+$') or find(text, '^B %-?[0-9]+$') or text == 'N'
+end

@@ -15,6 +15,8 @@ local function new_fixed_window()
   function fixed_window.prepare(limit)
     limit.signature = append('F', limit.windowMs) .. ' '
     if limit.calendar then
+      -- A policy that lacks the zone's offsets is refused here, and not when it decides.
+      assert(#limit.offsets > 0)
       limit.signature = 'K' .. limit.calendar .. '/' .. limit.timeZone .. ' '
     end
     limit.pattern = '^' .. gsub(limit.signature, '%W', '%%%0') .. '([0-9]+) ([0-9]+)$'
@@ -33,18 +35,20 @@ local function new_fixed_window()
       end
       limit.head = append(limit.signature, limit.begin / 1000) .. ' '
     end
-    used[i], stale[i] = 0, false
+    used[i], stale[i], known_state[i] = 0, false, false
     if not raw then
       return
     end
     local head = limit.head
     if sub(raw, 1, #head) == head then
-      used[i] = integer(match(raw, '^[0-9]+$', #head + 1)) or 0
+      local n = integer(match(raw, '^[0-9]+$', #head + 1))
+      used[i], known_state[i] = n or 0, n ~= nil
       return
     end
     local stored, n = match(raw, limit.pattern)
     stored, n = integer(stored), integer(n)
-    if n and stored and stored * 1000 > limit.begin then
+    known_state[i] = stored ~= nil and n ~= nil
+    if known_state[i] and stored * 1000 > limit.begin then
       used[i], stale[i] = n, true
     end
   end

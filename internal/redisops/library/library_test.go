@@ -284,3 +284,20 @@ func TestEachFileOpensWithItsContract(t *testing.T) {
 		}
 	}
 }
+
+// Fault 59: anybody may have written what is published.
+func FuzzParseDocument(f *testing.F) {
+	f.Add(library.NewDocument("#!lua name=penstock\n").Marshal())
+	f.Add([]byte(`{"hash":"","text":7}`))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		d, err := library.ParseDocument(stored)
+		if err != nil {
+			return
+		}
+		if again, err := library.ParseDocument(d.Marshal()); err != nil || again != d {
+			t.Errorf("%q was accepted and does not survive a round trip: %v", stored, err)
+		}
+		library.PolicyNames(d.Text)
+	})
+}

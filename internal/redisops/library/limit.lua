@@ -5,7 +5,7 @@
 -- Reply: a row for each charge: {allowed 0/1, limit, remaining, reset ms, retry after ms, binding limit, reason, id,
 --        override, new}. limit is -1 for a subject without limits. reason is ok, limit, blocked (a limit of 0 requests),
 --        penalty, or shadow (allowed, and would else have been denied). override is which of the policy's applied, 0 for
---        none. new is 1 when the subject had no state before.
+--        none. new is 1 when the subject had no state before, 2 when what stood there is none of ours and was replaced.
 --        What is charged twice in one call is counted twice: the second row speaks of both together.
 --        PENSTOCK_WRONGTYPE <key> before anything was written when a key of ours holds something else.
 -- Time:  redis.call('TIME'), once.
@@ -13,8 +13,8 @@
 -- Everything that may be touched is read before the first write: a key that moved to another node of a cluster then
 -- fails the call before it did a part of its work.
 
--- By counter: whether nothing was there.
-local fresh = {}
+-- By counter: whether nothing was there, and whether something was that is no state of ours.
+local fresh, garbled = {}, {}
 
 -- read_counter loads the cells of counter k, or gives an error reply.
 local function read_counter(p, b, key, cell, k, now)
@@ -26,23 +26,32 @@ local function read_counter(p, b, key, cell, k, now)
       return unreadable(raw, key)
     end
     fresh[k] = not raw
-    return b[1].read(b[1], cell + 1, raw, now, key)
+    local failure = b[1].read(b[1], cell + 1, raw, now, key)
+    garbled[k] = raw and not known_state[cell + 1] and not is_ours(raw)
+    return failure
   end
   local raws = try('HMGET', key, unpack(b.fields))
   if raws.err then
     return unreadable(raws, key)
   end
-  fresh[k] = true
+  fresh[k], garbled[k] = true, false
   for j = 1, b.count do
-    fresh[k] = fresh[k] and not raws[j]
-    local failure = b[j].read(b[j], cell + j, raws[j], now, key)
+    local raw = raws[j]
+    fresh[k] = fresh[k] and not raw
+    local failure = b[j].read(b[j], cell + j, raw, now, key)
     if failure then
       return failure
     end
+    garbled[k] = garbled[k] or (raw and not known_state[cell + j] and not is_ours(raw))
   end
   if p.penalty then
     penalty.read(p.penalty, k, raws[b.count + 1], now)
   end
+end
+
+-- novelty gives what the row of a charge says of the state before.
+local function novelty(k)
+  return fresh[k] and 1 or garbled[k] and 2 or 0
 end
 
 local function unlimited(b, id)
@@ -105,10 +114,10 @@ end
 -- write_counter charges counter k. The TTL is set in the same step, and again when it is missing or too short for what
 -- the state needs.
 local function write_counter(p, b, key, cell, k, now, cost)
-  local need, keep = 0, 0
+  local need, longest = 0, 0
   if b.count == 1 and not p.penalty then
     local limit, state = b[1]
-    state, need, keep = limit.write(limit, cell + 1, now, cost, key)
+    state, need, longest = limit.write(limit, cell + 1, now, cost, key)
     call('HSET', key, limit.name, state)
   else
     local fields = {}
@@ -116,12 +125,12 @@ local function write_counter(p, b, key, cell, k, now, cost)
       local limit = b[j]
       local state, n, longer = limit.write(limit, cell + j, now, cost, key)
       fields[2 * j - 1], fields[2 * j] = limit.name, state
-      need, keep = max(need, n), max(keep, longer)
+      need, longest = max(need, n), max(longest, longer)
     end
     if p.penalty and penalty.matters(k) then
       local state, n = penalty.write(p.penalty, k, now)
       fields[#fields + 1], fields[#fields + 2] = PENALTY_FIELD, state
-      need, keep = max(need, n), max(keep, n + 1000)
+      need, longest = max(need, n), max(longest, n + 1000)
     end
     call('HSET', key, unpack(fields))
   end
@@ -130,8 +139,8 @@ local function write_counter(p, b, key, cell, k, now, cost)
     if left >= 0 then
       call('PERSIST', key)
     end
-  elseif left < need then
-    call('PEXPIRE', key, append('', keep))
+  elseif left == -1 or left < need then
+    call('PEXPIRE', key, append('', longest))
   end
 end
 
@@ -179,7 +188,7 @@ local function limit_one(keys, args, resolve, readonly)
   local b, key, cost, id, now = budget_of(p, args, 3), keys[1], tonumber(args[2]) or p.cost, args[3], clock()
   if id ~= '' then
     local record
-    record, failure = recall(key .. '#' .. id, id, now)
+    record, failure = recall(key, '#', id, now)
     if record or failure then
       return failure or record.row
     end
@@ -195,13 +204,17 @@ local function limit_one(keys, args, resolve, readonly)
   local allowed = row[1] == 1
   if allowed then
     write_counter(p, b, key, 0, 1, now, cost)
-    row[10] = fresh[1] and 1 or 0
+    row[10] = novelty(1)
   else
     denied(p, b, key, 0, 1, now, row)
   end
   row = shadowed(p, key, row)
   if id ~= '' then
-    remember(key .. '#' .. id, row, now, allowed and cost or 0, allowed and b, 0, 0)
+    if allowed then
+      remember(key .. '#' .. id, row, now, cost, b, 0, 0)
+    else
+      remember_denial(key .. '#' .. id, row, now, p)
+    end
   end
   return row
 end
@@ -259,7 +272,7 @@ local function limit_many(keys, args, resolve)
   local rows, over, again = {}, {}, {}
   for c = 1, charges do
     if id_of[c] ~= '' then
-      local record, failure = recall(key_of[counter_of[c]] .. '#' .. id_of[c], id_of[c], now)
+      local record, failure = recall(key_of[counter_of[c]], '#', id_of[c], now)
       if failure then
         return failure
       elseif record then
@@ -282,15 +295,17 @@ local function limit_many(keys, args, resolve)
     local k = counter_of[c]
     local b, row, takes = budget_for[k], rows[c], not again[c] and not over[c] and cost_of[c] > 0
     if allowed and takes and not b.unlimited and not written[k] then
-      row[10], written[k] = fresh[k] and 1 or 0, 0
+      row[10], written[k] = novelty(k), 0
     end
     if id_of[c] ~= '' and not again[c] and cost_of[c] > 0 and not b.unlimited then
       if allowed and takes then
         remember(key_of[k] .. '#' .. id_of[c], row, now, cost_of[c], b, first_cell[k], written[k])
-        written[k] = written[k] + cost_of[c]
       elseif over[c] then
-        remember(key_of[k] .. '#' .. id_of[c], row, now, 0)
+        remember_denial(key_of[k] .. '#' .. id_of[c], row, now, policy_of[k])
       end
+    end
+    if written[k] and takes then
+      written[k] = written[k] + cost_of[c]
     end
   end
   return rows

@@ -2,9 +2,10 @@
 --
 -- KEYS:  see charges.lua.
 -- ARGV:  the policy, a cost, an id, the subject's values.
---        refund: gives back the cost; with an id what that decision was charged, but no more than the cost if there is
---        one, and once. credit: adds the cost, at least 1, to each Balance; with an id once a minute. reset: forgets the
---        subject; cost and id are empty.
+--        refund: gives back the cost, never more than is used; with an id what that decision was charged, but no more
+--        than the cost if there is one, and once. credit: adds the cost, at least 1,
+--        to each Balance; with an id once a minute. reset: forgets the subject, its decisions and credits too; cost and
+--        id are empty.
 -- Reply: a row as a look (a cost of 0) would get it afterwards. The reason is absent when there is no decision of that id
 --        that was charged (any more).
 -- Time:  redis.call('TIME'), once.
@@ -23,10 +24,14 @@ local function look(p, b, key, now, id)
   return shadowed(p, key, decide(p, b, key, 0, 1, now, 0, id))
 end
 
--- give_back takes so much of every limit.
+-- give_back takes so much of every limit, of a decision only of those that it was charged by.
 local function give_back(p, b, key, now, cost, record)
   for j = 1, b.count do
-    b[j].give(b[j], j, now, cost, key, record and record.time, record and record.last[b[j].name])
+    if not record then
+      b[j].give(b[j], j, now, cost, key)
+    elseif record.marks[b[j].name] == b[j].mark then
+      b[j].give(b[j], j, now, cost, key, record.time, record.last[b[j].name])
+    end
   end
   write_counter(p, b, key, 0, 1, now, 0)
 end
@@ -44,7 +49,7 @@ local function refund(keys, args, resolve)
   local cost, id, now = tonumber(args[2]), args[3], clock()
   local record
   if id ~= '' then
-    record, failure = recall(key .. '#' .. id, id, now)
+    record, failure = recall(key, '#', id, now)
     if failure then
       return failure
     end
@@ -58,18 +63,19 @@ local function refund(keys, args, resolve)
   if b.unlimited then
     return unlimited(b, id)
   end
-  if id ~= '' and (not record or record.cost == 0 or record.row[9] ~= b.override) then
+  if id ~= '' and (not record or record.cost == 0) then
     local row = look(p, b, key, now, id)
     row[7] = 'absent'
     return row
   end
-  if record then
-    cost = min(cost or record.cost, record.cost)
-    call('DEL', key .. '#' .. id)
-  end
-  cost = cost or p.cost
-  if cost > 0 and not fresh[1] then
-    give_back(p, b, key, now, cost, record)
+  cost = record and min(cost or record.cost, record.cost) or cost or p.cost
+  if cost > 0 then
+    if not fresh[1] then
+      give_back(p, b, key, now, cost, record)
+    end
+    if record then
+      use_up(record, cost)
+    end
   end
   return look(p, b, key, now, id)
 end
@@ -106,7 +112,7 @@ local function credit(keys, args, resolve)
   end
   if id ~= '' then
     local record
-    record, failure = recall(key .. '+' .. id, id, now)
+    record, failure = recall(key, '+', id, now)
     if record or failure then
       return failure or record.row
     end
@@ -130,7 +136,7 @@ local function credit(keys, args, resolve)
   write_counter(p, b, key, 0, 1, now, 0)
   local row = look(p, b, key, now, id)
   if id ~= '' then
-    remember(key .. '+' .. id, row, now, cost)
+    keep(key .. '+' .. id, now, cost, row, '', MINUTE)
   end
   return row
 end
@@ -143,16 +149,21 @@ local function reset(keys, args, resolve)
   elseif args[2] ~= '' or args[3] ~= '' then
     return refuse('BADARG', 'cost and id have to be there and empty')
   end
+  -- All that is touched is read before the first write; see limit.lua.
+  call('EXISTS', key .. '!reset')
   local gone = {key}
   for _, keeper in pairs(p.logs) do
     gone[#gone + 1] = key .. keeper.suffix
   end
-  call('DEL', unpack(gone))
+  local found = call('DEL', unpack(gone)) > 0
   if b.unlimited then
     return unlimited(b, '')
   elseif p.slots then
     return slot_row(b, b[1].capacity, 0, 0, 'ok', '')
   end
   local now = clock()
+  if found then
+    forget_before(key, now)
+  end
   return read_counter(p, b, key, 0, 1, now) or look(p, b, key, now, '')
 end

@@ -17,23 +17,27 @@ local function algorithm_of(name)
   return algorithm
 end
 
--- budget_from prepares a list of limits, as they hold for some subjects: count and, from 1, the limits; fields (what to
--- read of the counter), logs (the limits that keep one), keep (the counter's longest TTL, in milliseconds), lasting
--- (whether it has none) and override (which one of the policy's this is; 0 for its own limits). The limits with logs go
--- into all_logs, too.
-local function budget_from(list, override, pen, all_logs)
+-- budget_from prepares a list of limits of the policy p, as they hold for some subjects: count and, from 1, the limits;
+-- fields (what to read of the counter), logs (the limits that keep one), keep (the counter's longest TTL, in
+-- milliseconds), lasting (whether it has none) and override (which one of the policy's this is; 0 for its own limits). The
+-- limits with logs go into p.logs, too.
+local function budget_from(p, list, override)
+  local pen = p.penalty
   local b = {count = #list, fields = {}, logs = {}, keep = pen and pen.keep or 0, lasting = false, override = override}
   for i = 1, b.count do
     local limit = list[i]
     local algorithm = algorithm_of(limit.algorithm)
     limit.window = limit.windowMs * 1000
     limit.capacity = limit.requests
+    limit.offsets = limit.calendar and p.time_zones[limit.timeZone]
     limit.read, limit.check, limit.write, limit.give = algorithm.read, algorithm.check, algorithm.write, algorithm.give
     algorithm.prepare(limit)
+    -- What was counted otherwise is none of this limit's.
+    limit.mark = gsub(limit.signature or limit.algorithm, ' ', '')
     b[i], b.fields[i], b.keep = limit, limit.name, max(b.keep, limit.keep)
     b.lasting = b.lasting or limit.algorithm == 'Balance'
     if limit.suffix then
-      b.logs[#b.logs + 1], all_logs[limit.name] = limit, limit
+      b.logs[#b.logs + 1], p.logs[limit.name] = limit, limit
     end
   end
   if pen then
@@ -85,7 +89,7 @@ local function shapes_from(p, overrides)
     local by_value = shapes[#shapes].by_value
     local key = join(exact, o.values, 0)
     local budget = o.unlimited and {unlimited = true, count = 0, logs = {}, override = n} or
-      budget_from(o.limits, n, p.penalty, p.logs)
+      budget_from(p, o.limits, n)
     by_value[key] = by_value[key] or {}
     by_value[key][#by_value[key] + 1] = {patterns = patterns, budget = budget}
   end
@@ -96,13 +100,14 @@ end
 -- for none); logs (all limits of all budgets that keep one, by name); values (how many a subject has), descriptors, and
 -- parts (of the declared values, by position); tail and size of its keys; cost (of a call that says none; nil when only
 -- penstockd can tell), door (whether only penstockd can tell that it applies), shadow (percent), penalty (nil for none),
--- slots (whether it is a Concurrency). A document of another shape raises an error.
+-- slots (whether it is a Concurrency), time_zones (offsets by zone; nil without a calendar). A document of another shape
+-- raises an error.
 local function prepared(document)
   local d = cjson.decode(document)
   local p = {
     name = d.name, logs = {}, values = 0, parts = {}, tail = '}:' .. d.name, size = 28 + #d.name,
     door = d.costExpression ~= nil or (d.when ~= nil and #d.when > 0), shadow = d.shadowPercent or 0,
-    slots = d.limits[1].algorithm == 'Concurrency',
+    slots = d.limits[1].algorithm == 'Concurrency', time_zones = d.timeZones,
   }
   if not d.costExpression then
     p.cost = max(d.cost or 1, 1)
@@ -111,7 +116,7 @@ local function prepared(document)
     penalty = penalty or new_penalty()
     p.penalty = penalty.prepare(d.penalty)
   end
-  p.base = budget_from(d.limits, 0, p.penalty, p.logs)
+  p.base = budget_from(p, d.limits, 0)
   if d.descriptors then
     p.descriptors, p.values = d.descriptors, #d.descriptors
     for v = 1, p.values do

@@ -42,7 +42,7 @@ local function new_sliding_counter()
   function sliding_counter.read(limit, i, raw, now)
     local ms = floor(now / 1000)
     local begin = ms - ms % limit.windowMs
-    at[i], used[i], before[i], stale[i] = begin, 0, 0, false
+    at[i], used[i], before[i], stale[i], known_state[i] = begin, 0, 0, false, false
     if not raw then
       return
     end
@@ -51,6 +51,7 @@ local function new_sliding_counter()
     if not stored or not n or not m or n > MOST or m > MOST then
       return
     end
+    known_state[i] = true
     if stored >= begin then
       used[i], before[i], stale[i] = n, m, stored > begin
     elseif stored == begin - limit.windowMs then

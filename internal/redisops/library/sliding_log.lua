@@ -32,7 +32,7 @@ local function new_sliding_log()
     if type(n) == 'table' then
       return unreadable(n, log)
     end
-    used[i], at[i], sequence[i], stale[i], foreign[i] = n, 0, 0, false, false
+    used[i], at[i], sequence[i], stale[i], foreign[i], known_state[i] = n, 0, 0, false, false, false
     local seq, newest
     if raw then
       seq, newest = match(raw, limit.pattern)
@@ -41,9 +41,11 @@ local function new_sliding_log()
     if not newest or not seq or seq > MAX_INTEGER / 2 then
       -- Nothing tells what these entries are: of another window, or left by a lost counter.
       used[i], foreign[i] = 0, n > 0
-    elseif n > 0 then
-      -- An empty log starts its sequence anew.
-      at[i], sequence[i], stale[i] = newest, seq, newest > now
+    else
+      sequence[i], known_state[i] = seq, true
+      if n > 0 then
+        at[i], stale[i] = newest, newest > now
+      end
     end
   end
 
@@ -114,7 +116,7 @@ local function new_sliding_log()
       limit.keep
   end
 
-  -- A charge's entries have consecutive numbers, the highest of them is last. A log that was empty in between has given
+  -- A charge's entries have consecutive numbers, the highest of them is last. A counter that was lost in between has given
   -- its number to a newer one. Where nothing is known of a charge, the oldest go, which are never newer than those that
   -- were meant.
   function sliding_log.give(limit, i, now, cost, key, charged, last)

@@ -34,7 +34,7 @@ local function new_token_bucket()
 
   function token_bucket.read(limit, i, raw, now)
     local tick = floor(now / limit.tickUs)
-    at[i], used[i], stale[i] = tick, 0, false
+    at[i], used[i], stale[i], known_state[i] = tick, 0, false, false
     if not raw then
       return
     end
@@ -43,6 +43,7 @@ local function new_token_bucket()
     if not units or not stored then
       return
     end
+    known_state[i] = true
     if stored > tick then
       stale[i] = true
     else

@@ -1,7 +1,9 @@
 package limit_test
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,12 +12,10 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
-// calendarLimit gives a limit of 5 requests by the clocks of a zone, with what they do from 2000 to 2030.
+// calendarLimit gives a limit of 5 requests by the clocks of a zone.
 func calendarLimit(calendar, zone string) policy.Limit {
 	l := fixedWindow(5, policy.CalendarWindow(calendar))
 	l.Calendar, l.TimeZone = calendar, zone
-	offsets := offsetsOf(zone, time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
-	l.Offsets = offsets[max(0, len(offsets)-policy.MaxOffsets):]
 	return l
 }
 
@@ -160,8 +160,8 @@ func sinceT0(t *testing.T, text string) time.Duration {
 func TestCalendarsDenyAndRefundAsOtherWindows(t *testing.T) {
 	day := one("shop/api", calendarLimit(policy.CalendarDay, "UTC"))
 	elsewhere := one("shop/api", calendarLimit(policy.CalendarDay, "Asia/Kolkata"))
-	fixed := calendarLimit(policy.CalendarDay, "Asia/Kolkata")
-	fixed.Offsets = [][2]int64{{0, 19_800}}
+	known := one("shop/api", calendarLimit(policy.CalendarDay, "Asia/Kolkata"))
+	known.TimeZones = map[string][][2]int64{"Asia/Kolkata": {{0, 18_000}, {1_000_000_000, 19_800}}}
 	none := withRequests(calendarLimit(policy.CalendarDay, "UTC"), 0)
 	noon := 4 * time.Hour // t0 is 08:00
 	tests := map[string][]act{
@@ -187,7 +187,7 @@ func TestCalendarsDenyAndRefundAsOtherWindows(t *testing.T) {
 			{at: noon, do: "charge 5", want: "allow 0/5 reset 12h0m0s"},
 			{change: elsewhere, at: noon, do: "charge 1", want: "allow 4/5 reset 6h30m0s"},
 			// What is known of the zone may change.
-			{change: one("shop/api", fixed), at: noon, do: "charge 1", want: "allow 3/5 reset 6h30m0s"},
+			{change: known, at: noon, do: "charge 1", want: "allow 3/5 reset 6h30m0s"},
 			{change: one("shop/api", fixedWindow(5, 24*time.Hour)), at: noon, do: "charge 1", want: "allow 4/5 reset 12h0m0s"},
 			{change: day, at: noon, do: "charge 1", want: "allow 4/5 reset 12h0m0s"},
 		},
@@ -200,6 +200,30 @@ func TestCalendarsDenyAndRefundAsOtherWindows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBothModes(t, func(t *testing.T, mode library.Mode) {
 				startOn(t, server, mode, true, day).playOne(t, acts)
+			})
+		})
+	}
+}
+
+// Else it would fail in the middle of a decision.
+func TestAPolicyWithoutTheOffsetsOfItsZoneIsRefused(t *testing.T) {
+	server := redistest.Start(t)
+	for name, zones := range map[string]map[string][][2]int64{
+		"no zones": nil, "another zone": {"UTC": {{0, 0}}}, "no offsets": {"Asia/Kolkata": {}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				w := startOn(t, server, mode, true, one("shop/api", calendarLimit(policy.CalendarDay, "Asia/Kolkata")))
+				w.policies["shop/api"].TimeZones = zones
+				if mode == library.ModeFunctions {
+					if err := library.Load(context.Background(), w.client, w.text(), true); err != nil {
+						t.Fatal(err)
+					}
+				}
+				const want = "PENSTOCK_BADARG policy is not the JSON document of a RateLimit"
+				if reply, err := w.raw("penstock_limit", []string{w.key("shop/api")}, "shop/api", 1, ""); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, %v", reply, err)
+				}
 			})
 		})
 	}

@@ -18,6 +18,8 @@ import (
 
 // Fault 55.
 func TestADecisionOfAnIDIsMadeOnce(t *testing.T) {
+	twice := one("shop/api", fixedWindow(10, time.Hour))
+	twice.Penalty = &policy.Penalty{Denials: 2, WithinMs: 60_000, ForMs: 60_000, MaxMs: 60_000}
 	raised := one("shop/api", fixedWindow(100, time.Hour))
 	tests := map[string]struct {
 		policy policy.RateLimit
@@ -44,10 +46,23 @@ func TestADecisionOfAnIDIsMadeOnce(t *testing.T) {
 			{change: raised, do: "charge 3 #a", want: "allow 7/10 reset 1h0m0s"},
 			{do: "charge 3 #b", want: "allow 94/100 reset 1h0m0s"},
 		}},
-		"a denial": {one("shop/api", fixedWindow(10, time.Hour)), []act{
+		"a denial, which charged nothing, is decided anew": {one("shop/api", fixedWindow(10, time.Hour)), []act{
 			{do: "charge 11 #a", want: "deny 10/10 reset 0s retry 1h0m0s"},
-			{at: time.Second, do: "charge 1 #a", want: "deny 10/10 reset 0s retry 1h0m0s"},
+			{at: time.Second, do: "charge 1 #a", want: "allow 9/10 reset 59m59s"},
+			{at: time.Second, do: "charge 1 #a", want: "allow 9/10 reset 59m59s"},
+		}},
+		"a denial that somebody has made room for": {one("shop/api", balance(2)), []act{
+			{do: "charge 5 #a", want: "deny 2/2 reset 0s retry 1m0s"},
+			{do: "credit 10", want: "allow 12/2 reset 0s"},
+			{do: "charge 5 #a", want: "allow 7/2 reset 0s"},
+		}},
+		"a denial that a penalty counts is counted once": {twice, []act{
+			{do: "charge 11 #a", want: "deny 10/10 reset 0s retry 1h0m0s"},
+			{at: time.Second, do: "charge 11 #a", want: "deny 10/10 reset 0s retry 1h0m0s"},
 			{at: time.Second, do: "charge 0", want: "allow 10/10 reset 0s"},
+			{at: time.Second, do: "charge 11 #b", want: "deny 0/10 reset 0s retry 1h0m0s penalty"},
+			{at: time.Second, do: "reset", want: "allow 10/10 reset 0s"},
+			{at: time.Second, do: "charge 1 #b", want: "allow 9/10 reset 59m59s"},
 		}},
 		"looking leaves no record": {one("shop/api", fixedWindow(10, time.Hour)), []act{
 			{do: "charge 0 #a", want: "allow 10/10 reset 0s"},
@@ -71,11 +86,11 @@ func TestADecisionOfAnIDIsMadeOnce(t *testing.T) {
 			{do: "charge 2 #b", want: "allow 0/5 reset 1m0s"},
 			{do: "charge 2 #b", want: "allow 0/5 reset 1m0s"},
 		}},
-		"a reset does not make it another": {one("shop/api", fixedWindow(10, time.Hour)), []act{
+		"a reset forgets it": {one("shop/api", fixedWindow(10, time.Hour)), []act{
 			{do: "charge 3 #a", want: "allow 7/10 reset 1h0m0s"},
 			{do: "reset", want: "allow 10/10 reset 0s"},
 			{do: "charge 3 #a", want: "allow 7/10 reset 1h0m0s"},
-			{do: "charge 0", want: "allow 10/10 reset 0s"},
+			{do: "charge 0", want: "allow 7/10 reset 1h0m0s"},
 		}},
 	}
 	server := redistest.Start(t)
@@ -110,12 +125,14 @@ func TestARepeatedRowIsTheSameButNotNew(t *testing.T) {
 	})
 }
 
-// A record lives for a minute. That of a denial ends when the same call can succeed.
+// A record lives for a minute. That of a denial, where a penalty counts them, ends when the same call can succeed.
 func TestRecordsExpire(t *testing.T) {
 	penalized := one("shop/api", tokenBucket(60, time.Minute, 10))
 	penalized.Penalty = &policy.Penalty{Denials: 1, WithinMs: 1000, ForMs: 30_000, MaxMs: 30_000}
-	shadow := one("shop/api", fixedWindow(0, time.Second))
-	shadow.ShadowPercent = 100
+	// Penalties that count and never come.
+	counted, hourly, shadow := one("shop/api", tokenBucket(60, time.Minute, 30)), one("shop/api", fixedWindow(10, time.Hour)), one("shop/api", fixedWindow(0, time.Second))
+	never := &policy.Penalty{Denials: 100, WithinMs: 1000, ForMs: 1000, MaxMs: 1000}
+	counted.Penalty, hourly.Penalty, shadow.Penalty, shadow.ShadowPercent = never, never, never, 100
 	tests := map[string]struct {
 		policy          policy.RateLimit
 		before, do      string
@@ -123,8 +140,8 @@ func TestRecordsExpire(t *testing.T) {
 		atLeast, atMost time.Duration
 	}{
 		"a charge":                      {one("shop/api", fixedWindow(10, 100*time.Millisecond)), "charge 0", "charge 3 #a", "#a", 50 * time.Second, time.Minute},
-		"a denial for 20 s":             {one("shop/api", tokenBucket(60, time.Minute, 30)), "charge 30", "charge 20 #a", "#a", 10 * time.Second, 20 * time.Second},
-		"a denial for an hour":          {one("shop/api", fixedWindow(10, time.Hour)), "charge 0", "charge 11 #a", "#a", 50 * time.Second, time.Minute},
+		"a denial for 20 s":             {counted, "charge 30", "charge 20 #a", "#a", 10 * time.Second, 20 * time.Second},
+		"a denial for an hour":          {hourly, "charge 0", "charge 11 #a", "#a", 50 * time.Second, time.Minute},
 		"a block":                       {penalized, "charge 10", "charge 1 #a", "#a", 20 * time.Second, 30 * time.Second},
 		"what shadow allows":            {shadow, "charge 0", "charge 1 #a", "#a", 50 * time.Second, time.Minute},
 		"a credit":                      {one("shop/api", balance(1)), "charge 0", "credit 3 #a", "+a", 50 * time.Second, time.Minute},
@@ -215,8 +232,8 @@ func TestChargesOfOneCallAreRepeatedByTheirIDs(t *testing.T) {
 		"one is denied: the others are not remembered": {
 			{charges: "a=1#x b=11#x", want: "allow 9/10, deny 10/10", wantLeft: "10 10 10"},
 			{charges: "a=3#x", want: "allow 7/10", wantLeft: "7 10 10"},
-			{charges: "a=3#y b=1#x", want: "allow 4/10, deny 10/10", wantLeft: "7 10 10"},
-			{charges: "a=3#y b=1#y", want: "allow 4/10, allow 9/10", wantLeft: "4 9 10"},
+			{charges: "a=3#y b=11#x", want: "allow 4/10, deny 10/10", wantLeft: "7 10 10"},
+			{charges: "a=3#y b=1#x", want: "allow 4/10, allow 9/10", wantLeft: "4 9 10"},
 		},
 		"a remembered allowance, and a denial beside it": {
 			{charges: "a=4#x", want: "allow 6/10", wantLeft: "6 10 10"},

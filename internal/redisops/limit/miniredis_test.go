@@ -72,7 +72,7 @@ func TestTheEmbeddedServerDecidesAlike(t *testing.T) {
 			defer func() { _ = client.Close() }()
 			calls := &recorder{Caller: direct{client: client}}
 			limiter := limit.New(calls, client, library.ModeScripts)
-			p := one("shop/api", test.limits...).Sealed()
+			p := zoned(one("shop/api", test.limits...)).Sealed()
 			for i, s := range test.steps {
 				server.SetTime(time.UnixMicro(t0).Add(s.at))
 				charge := []limit.Charge{{Policy: &p, Key: redisops.CounterKey(p.Name, nil), Cost: s.cost}}
@@ -131,7 +131,7 @@ func TestTheEmbeddedServerKnowsAllOperations(t *testing.T) {
 			{do: "charge 10", want: "allow 0/10 reset 0s"},
 			{do: "credit 5 #a", want: "allow 5/10 reset 0s"},
 			{do: "credit 5 #a", want: "allow 5/10 reset 0s"},
-			{at: time.Hour, do: "refund 20", want: "allow 25/10 reset 0s"},
+			{at: time.Hour, do: "refund 20", want: "allow 10/10 reset 0s"},
 			{at: time.Hour, do: "credit 9007199254740991", want: "PENSTOCK_BADARG cost: the balance would be more"},
 		}},
 		"slots": {one("shop/api", concurrency(1, time.Minute)), nil, []act{

@@ -45,6 +45,19 @@ func offsetsOf(zone string, from, to time.Time) [][2]int64 {
 	}
 }
 
+// zoned gives the policy with the offsets of its calendars from 2010 to 2040, but for those that it has already.
+func zoned(p policy.RateLimit) policy.RateLimit {
+	zones := map[string][][2]int64{}
+	for _, zone := range p.CalendarZones() {
+		zones[zone] = p.TimeZones[zone]
+		if zones[zone] == nil {
+			zones[zone] = offsetsOf(zone, time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2041, 1, 1, 0, 0, 0, 0, time.UTC))
+		}
+	}
+	p.TimeZones = zones
+	return p
+}
+
 // boundAfter gives the end of the time's zone; zero is never. On the last day of a leap year ZoneBounds may give the begin
 // of that day, which is no change of the clocks; nor is the end of that day, which is given here.
 func boundAfter(at time.Time) time.Time {

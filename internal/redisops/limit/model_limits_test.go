@@ -197,11 +197,10 @@ type logEntry struct {
 }
 
 func (t *logTally) at(l policy.Limit, now int64) (tally, bool) {
-	kept := &logTally{}
+	kept := &logTally{sequence: t.sequence}
 	for _, e := range t.entries {
 		if e.time > now-l.WindowMs*1000 {
-			// Numbers begin anew when a log was empty.
-			kept.entries, kept.sequence = append(kept.entries, e), t.sequence
+			kept.entries = append(kept.entries, e)
 		}
 	}
 	return kept, slices.ContainsFunc(kept.entries, func(e logEntry) bool { return e.time > now })
@@ -359,6 +358,11 @@ func (t *balanceTally) check(l policy.Limit, _ int64, cost *big.Int) verdict {
 
 func (t *balanceTally) charge(_ policy.Limit, _, cost int64) { t.spent += cost }
 
-func (t *balanceTally) give(l policy.Limit, _, cost int64, _ *modelRecord) {
-	t.spent = max(t.spent-cost, l.Requests-policy.MaxInteger)
+func (t *balanceTally) give(l policy.Limit, _, cost int64, charged *modelRecord) {
+	if charged == nil {
+		// Nobody knows that it was ever spent.
+		t.spent -= min(cost, max(t.spent, 0))
+		return
+	}
+	t.spent = max(t.spent-cost, min(t.spent, l.Requests-policy.MaxInteger))
 }

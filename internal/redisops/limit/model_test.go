@@ -19,12 +19,16 @@ type model struct {
 	counters map[string]*modelCounter
 	// By key of the record.
 	records map[string]modelRecord
+	// By key of the counter: when it was reset.
+	resets map[string]int64
 	// written are the keys of the counters that were written; who wants to know forgets them before a call.
 	written map[string]bool
 }
 
 func newModel() *model {
-	return &model{counters: map[string]*modelCounter{}, records: map[string]modelRecord{}, written: map[string]bool{}}
+	return &model{
+		counters: map[string]*modelCounter{}, records: map[string]modelRecord{}, resets: map[string]int64{}, written: map[string]bool{},
+	}
 }
 
 // modelCounter is what was written of one subject.
@@ -44,8 +48,9 @@ type modelField struct {
 type modelRecord struct {
 	time, until, cost int64
 	row               limit.Row
-	// The number of its last entry, by name of the log.
-	last map[string]int64
+	// By name of the limits that were charged: what each was the state of, and the number of its last entry.
+	signatures map[string]string
+	last       map[string]int64
 }
 
 // minute is how long records are kept.
@@ -168,18 +173,21 @@ func milliseconds(us int64) time.Duration {
 	return time.Duration((us+999)/1000) * time.Millisecond
 }
 
-// shadowed gives the row as the caller gets it: a share of the subjects, by the first 24 bits of the digest in their key,
-// is never denied.
+// shadowed gives the row as the caller gets it: a share of the subjects is never denied.
 func shadowed(p *policy.RateLimit, key string, row limit.Row) limit.Row {
+	if !row.Allowed && percentile(key)+p.ShadowPercent >= 100 {
+		row.Allowed, row.RetryAfter, row.Reason = true, 0, limit.ReasonShadow
+	}
+	return row
+}
+
+// percentile gives the place of a subject among a hundred: by the first 24 bits of the digest in its key.
+func percentile(key string) int64 {
 	first, err := base64.RawURLEncoding.DecodeString(key[len("rl:{"):][:4])
 	if err != nil {
 		panic(err)
 	}
-	n := new(big.Int).SetBytes(first).Int64()
-	if !row.Allowed && n%100+p.ShadowPercent >= 100 {
-		row.Allowed, row.RetryAfter, row.Reason = true, 0, limit.ReasonShadow
-	}
-	return row
+	return new(big.Int).SetBytes(first).Int64() % 100
 }
 
 // decide is penstock_limit and penstock_limit_many.
@@ -191,7 +199,7 @@ func (m *model) decide(now int64, charges ...limit.Charge) []limit.Row {
 }
 
 func (m *model) one(now int64, c limit.Charge, peek bool) limit.Row {
-	if record, found := m.recall(c.Key+"#"+c.ID, now); found && c.ID != "" {
+	if record, found := m.recall(c.Key, "#", c.ID, now); found {
 		return record.row
 	}
 	v := m.view(c, now)
@@ -203,13 +211,13 @@ func (m *model) one(now int64, c limit.Charge, peek bool) limit.Row {
 	if row.Allowed {
 		row.New = v.fresh
 		m.store(v, c.Cost)
-		record.cost, record.last = c.Cost, v.lastEntries()
+		record.cost, record.signatures, record.last = c.Cost, v.signatures(), v.lastEntries()
 	} else {
 		m.denied(v, &row)
 	}
 	row = shadowed(c.Policy, c.Key, row)
 	if c.ID != "" {
-		m.remember(c.Key+"#"+c.ID, record, row)
+		m.remember(c.Policy, c.Key+"#"+c.ID, record, row)
 	}
 	return row
 }
@@ -224,7 +232,7 @@ func (m *model) many(now int64, charges []limit.Charge) []limit.Row {
 		if views[c.Key] == nil {
 			views[c.Key], sums[c.Key] = m.view(c, now), new(big.Int)
 		}
-		if record, found := m.recall(c.Key+"#"+c.ID, now); found && c.ID != "" {
+		if record, found := m.recall(c.Key, "#", c.ID, now); found {
 			rows[i], again[i] = record.row, true
 		} else {
 			v := views[c.Key]
@@ -285,7 +293,7 @@ func (m *model) note(
 		if takes := allowed && !over[i]; takes {
 			rows[i].New = v.fresh && taken[c.Key] == 0
 			taken[c.Key] += c.Cost
-			record.cost, record.last = c.Cost, v.lastEntries()
+			record.cost, record.signatures, record.last = c.Cost, v.signatures(), v.lastEntries()
 			for name := range record.last {
 				// The view was charged with all of them at once.
 				record.last[name] -= sums[c.Key].Int64() - taken[c.Key]
@@ -294,9 +302,18 @@ func (m *model) note(
 			continue
 		}
 		if c.ID != "" {
-			m.remember(c.Key+"#"+c.ID, record, rows[i])
+			m.remember(c.Policy, c.Key+"#"+c.ID, record, rows[i])
 		}
 	}
+}
+
+// signatures gives what the limits are the states of.
+func (v *modelView) signatures() map[string]string {
+	signatures := map[string]string{}
+	for _, l := range v.budget.limits {
+		signatures[l.Name] = signatureOf(l)
+	}
+	return signatures
 }
 
 // lastEntries gives the numbers of the last entries of the logs.
@@ -310,14 +327,19 @@ func (v *modelView) lastEntries() map[string]int64 {
 	return last
 }
 
-// recall gives a record that still counts.
-func (m *model) recall(key string, now int64) (modelRecord, bool) {
-	record, found := m.records[key]
-	return record, found && now < record.until
+// recall gives a record that still counts: it is not older than a minute, nor than a reset.
+func (m *model) recall(counter, sign, id string, now int64) (modelRecord, bool) {
+	record, found := m.records[counter+sign+id]
+	reset, was := m.resets[counter]
+	gone := was && now < reset+minute && reset >= record.time
+	return record, id != "" && found && !gone && now < record.until
 }
 
-// remember keeps a record for a minute, that of a denial only until the same can succeed.
-func (m *model) remember(key string, record modelRecord, row limit.Row) {
+// remember keeps a record for a minute. A denial leaves one only where a penalty counts it, until the same can succeed.
+func (m *model) remember(p *policy.RateLimit, key string, record modelRecord, row limit.Row) {
+	if record.cost == 0 && p.Penalty == nil {
+		return
+	}
 	row.New = false
 	record.row, record.until = row, record.time+minute
 	if !row.Allowed {
@@ -335,28 +357,42 @@ func (m *model) refund(now int64, c limit.Charge) limit.Row {
 	var record *modelRecord
 	cost := c.Cost
 	if c.ID != "" {
-		known, found := m.recall(c.Key+"#"+c.ID, now)
-		if !found || known.cost == 0 || known.row.Override != v.budget.override {
+		known, found := m.recall(c.Key, "#", c.ID, now)
+		if !found || known.cost == 0 {
 			row := m.lookAt(now, c)
 			row.Reason = limit.ReasonAbsent
 			return row
 		}
 		record, cost = &known, min(cost, known.cost)
-		delete(m.records, c.Key+"#"+c.ID)
+		m.useUp(c.Key+"#"+c.ID, known, cost)
 	}
 	if cost > 0 && !v.fresh {
 		for i, l := range v.budget.limits {
-			v.tallies[i].give(l, now, cost, record)
+			if record == nil || record.signatures[l.Name] == signatureOf(l) {
+				v.tallies[i].give(l, now, cost, record)
+			}
 		}
 		m.store(v, 0)
 	}
 	return m.lookAt(now, c)
 }
 
+// useUp has a record refunded no more. A decision that was given back in part stays decided.
+func (m *model) useUp(key string, record modelRecord, cost int64) {
+	switch cost {
+	case 0:
+	case record.cost:
+		delete(m.records, key)
+	default:
+		record.cost = 0
+		m.records[key] = record
+	}
+}
+
 // credit adds to each Balance, with an id once a minute. It is false when that is refused.
 func (m *model) credit(now int64, c limit.Charge) (limit.Row, bool) {
 	key := c.Key + "+" + c.ID
-	if record, found := m.recall(key, now); found && c.ID != "" {
+	if record, found := m.recall(c.Key, "+", c.ID, now); found {
 		return record.row, true
 	}
 	v := m.view(c, now)
@@ -381,8 +417,11 @@ func (m *model) credit(now int64, c limit.Charge) (limit.Row, bool) {
 	return row, true
 }
 
-// reset forgets the subject; the records of its decisions stay.
+// reset forgets the subject, and where there was something to forget its decisions and credits.
 func (m *model) reset(now int64, c limit.Charge) limit.Row {
+	if m.counters[c.Key] != nil && !m.view(c, now).budget.unlimited && !c.Policy.IsConcurrency() {
+		m.resets[c.Key] = now
+	}
 	delete(m.counters, c.Key)
 	c.ID = ""
 	if c.Policy.IsConcurrency() {

@@ -40,6 +40,18 @@ func TestRefunds(t *testing.T) {
 			{do: "refund 2 #a", want: "allow 7/10 reset 1m0s"},
 			{do: "refund 3 #a", want: "allow 7/10 reset 1m0s absent"},
 		}},
+		"window, nothing of it": {window, []act{
+			{do: "charge 5 #a", want: "allow 5/10 reset 1m0s"},
+			{do: "refund 0 #a", want: "allow 5/10 reset 1m0s"},
+			{do: "charge 5 #a", want: "allow 5/10 reset 1m0s"},
+			{do: "refund 5 #a", want: "allow 10/10 reset 0s"},
+		}},
+		"window, decided still after a part": {window, []act{
+			{do: "charge 5 #a", want: "allow 5/10 reset 1m0s"},
+			{do: "refund 2 #a", want: "allow 7/10 reset 1m0s"},
+			{do: "charge 5 #a", want: "allow 5/10 reset 1m0s"},
+			{do: "charge 0", want: "allow 7/10 reset 1m0s"},
+		}},
 		"window, of the one before": {window, []act{
 			{at: 50 * time.Second, do: "charge 5 #a", want: "allow 5/10 reset 10s"},
 			{at: 60 * time.Second, do: "charge 3", want: "allow 7/10 reset 1m0s"},
@@ -280,7 +292,15 @@ func TestCredits(t *testing.T) {
 			{do: "credit 9007199254740991", want: "PENSTOCK_BADARG cost: the balance would be more"},
 			{do: "charge 9007199254740990", want: "allow 1/10 reset 0s"},
 			{do: "credit 1", want: "allow 2/10 reset 0s"},
-			{do: "refund 9007199254740991", want: "allow 9007199254740991/10 reset 0s"},
+			{do: "refund 9007199254740991", want: "allow 10/10 reset 0s"},
+		}},
+		"a refund of nobody knows what is no credit": {money, []act{
+			{do: "charge 4", want: "allow 6/10 reset 0s"},
+			{do: "refund 1000000", want: "allow 10/10 reset 0s"},
+			{do: "credit 5", want: "allow 15/10 reset 0s"},
+			{do: "charge 3 #a", want: "allow 12/10 reset 0s"},
+			{do: "refund 1", want: "allow 12/10 reset 0s"},
+			{do: "refund 3 #a", want: "allow 15/10 reset 0s"},
 		}},
 		"the largest balance": {one("shop/api", balance(maxInteger)), []act{
 			{do: "credit 1", want: "PENSTOCK_BADARG cost: the balance would be more"},
@@ -378,6 +398,7 @@ func TestAResetForgetsTheSubject(t *testing.T) {
 				w := startOn(t, server, mode, true, test.policy)
 				w.playOne(t, test.acts)
 				w.act("reset")
+				w.do("DEL", w.key("shop/api")+"!reset") // which tells only when it was
 				if dump := w.dump(); dump != "" {
 					t.Errorf("left %s", dump)
 				}
@@ -396,8 +417,8 @@ func TestAResetRemovesKeysOfAnotherType(t *testing.T) {
 	})
 }
 
-// Of a decision that was made under another override, what it was charged says nothing of today's limits.
-func TestARefundUnderAnotherOverrideChangesNothing(t *testing.T) {
+// A limit of another override that counts alike keeps the same state, so what was charged is given back there.
+func TestARefundFollowsTheStateToAnotherOverride(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
 		before := one("shop/api", fixedWindow(10, time.Minute))
 		before.Descriptors = []policy.Descriptor{{Key: "user"}}
@@ -409,30 +430,70 @@ func TestARefundUnderAnotherOverrideChangesNothing(t *testing.T) {
 		w.playOne(t, []act{
 			{do: "charge 4 #a", want: "allow 6/10 reset 1m0s"},
 			{do: "charge 4 #b", want: "allow 2/10 reset 1m0s"},
-			{change: after, do: "refund 4 #a", want: "allow 12/20 reset 1m0s absent override 1"},
+			{change: after, do: "charge 0", want: "allow 12/20 reset 1m0s override 1"},
 			{change: free, do: "refund 4 #a", want: "allow 9007199254740991/-1 reset 0s override 1"},
 			{do: "refund 4", want: "allow 9007199254740991/-1 reset 0s override 1"},
 			{do: "credit 4", want: "allow 9007199254740991/-1 reset 0s override 1"},
-			{change: before, do: "refund 4 #a", want: "allow 6/10 reset 1m0s"},
+			{change: before, do: "charge 0", want: "allow 2/10 reset 1m0s"},
+			{change: after, do: "refund 4 #a", want: "allow 16/20 reset 1m0s override 1"},
+			{change: before, do: "refund 4 #b", want: "allow 10/10 reset 0s"},
 			{change: after, do: "reset", want: "allow 20/20 reset 0s override 1"},
 		}, "bob")
 	})
 }
 
-// A number in a log that was given to a newer entry, since the log was empty in between.
-func TestARefundAfterAResetTakesNobodyElsesEntries(t *testing.T) {
+// Neither a reset nor a change of window may make a free pass of what was charged before.
+func TestARefundOfWhatWasForgottenChangesNothing(t *testing.T) {
+	server := redistest.Start(t)
+	for name, l := range map[string]policy.Limit{
+		"log": slidingLog(3, 20*time.Second), "window": fixedWindow(3, 20*time.Second), "counter": slidingCounter(3, 20*time.Second),
+		"bucket": tokenBucket(3, 20*time.Second, 3), "balance": balance(3),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				w := startOn(t, server, mode, true, one("shop/api", l))
+				w.act("charge 2 #a")
+				w.act("reset")
+				w.act("charge 3")
+				w.steer(time.Second)
+				if got := w.act("refund 2 #a"); !strings.Contains(got, " 0/3") || !strings.Contains(got, "absent") {
+					t.Errorf("after a reset: %s, want nothing", got)
+				}
+				if l.Algorithm == policy.Balance {
+					return
+				}
+				w.act("reset")
+				w.act("charge 2 #b")
+				longer := l
+				longer.WindowMs *= 2
+				w.publish(one("shop/api", longer))
+				w.act("charge 3")
+				if got := w.act("refund 2 #b"); !strings.Contains(got, " 0/3") {
+					t.Errorf("after a change of window: %s, want nothing", got)
+				}
+			})
+		})
+	}
+}
+
+// Fault 59: nothing is given back of entries that belong to no state of ours.
+// A key of another type beside the counter is in the way of a refund by id, and named.
+func TestAForeignNoteOfAResetIsNamed(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
-		w := start(t, mode, true, one("shop/api", slidingLog(3, time.Minute)))
+		w := start(t, mode, true, one("shop/api", fixedWindow(10, time.Minute)))
+		w.act("charge 3 #a")
+		w.do("LPUSH", w.key("shop/api")+"!reset", "x")
+		var wrong *limit.WrongTypeError
+		if _, err := w.try("refund 3 #a"); !errors.As(err, &wrong) || wrong.Key != w.key("shop/api")+"!reset" {
+			t.Errorf("refund: %v, want a WrongTypeError of the note", err)
+		}
 		w.playOne(t, []act{
-			{do: "charge 2 #a", want: "allow 1/3 reset 1m0s"},
-			{do: "reset", want: "allow 3/3 reset 0s"},
-			{at: time.Second, do: "charge 3", want: "allow 0/3 reset 1m0s"},
-			{at: time.Second, do: "refund 2 #a", want: "allow 0/3 reset 1m0s"},
+			{do: "reset", want: "allow 10/10 reset 0s"}, // which replaces it
+			{do: "charge 3 #a", want: "allow 7/10 reset 1m0s"},
 		})
 	})
 }
 
-// Fault 59: nothing is given back of entries that belong to no state of ours.
 func TestARefundOfAForeignLogStartsItAnew(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
 		w := start(t, mode, true, one("shop/api", slidingLog(5, time.Minute), named("other", fixedWindow(9, time.Minute))))

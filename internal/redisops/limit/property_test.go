@@ -51,9 +51,9 @@ func drawTheme(rt *rapid.T) theme {
 	if rapid.Bool().Draw(rt, "one subject") {
 		th.policies, th.subjects = th.policies[:1], th.subjects[:1]
 	}
-	if about := rapid.IntRange(0, len(modelAlgorithms)+4).Draw(rt, "about"); about < len(modelAlgorithms) {
+	if about := rapid.IntRange(0, len(modelAlgorithms)+5).Draw(rt, "about"); about < len(modelAlgorithms) {
 		th.algorithms, th.limits = modelAlgorithms[about:about+1], []int{1, 1, 1, 2}
-	} else if about == len(modelAlgorithms) {
+	} else if about <= len(modelAlgorithms)+1 {
 		th.slots = true
 	}
 	th.penalties = rapid.IntRange(0, 3).Draw(rt, "penalties") == 0
@@ -301,27 +301,13 @@ func (h *history) compare(what string, c limit.Charge, got, want limit.Row) {
 
 // describe gives a charge in short, without the offsets of its policy's calendars.
 func describe(c limit.Charge) string {
-	p := *c.Policy
-	p.Limits, p.Overrides = withoutOffsets(p.Limits), slices.Clone(p.Overrides)
-	for i := range p.Overrides {
-		p.Overrides[i].Limits = withoutOffsets(p.Overrides[i].Limits)
-	}
+	p := c.Policy
 	penalty := policy.Penalty{}
 	if p.Penalty != nil {
 		penalty = *p.Penalty
 	}
 	return fmt.Sprintf("%d with id %q of %q on %s: limits %+v, overrides %+v, shadow %d, penalty %+v",
 		c.Cost, c.ID, c.Values, p.Name, p.Limits, p.Overrides, p.ShadowPercent, penalty)
-}
-
-func describeLimits(limits []policy.Limit) string { return fmt.Sprintf("%+v", withoutOffsets(limits)) }
-
-func withoutOffsets(limits []policy.Limit) []policy.Limit {
-	limits = slices.Clone(limits)
-	for i := range limits {
-		limits[i].Offsets = nil
-	}
-	return limits
 }
 
 // checkTTLs tells whether the subject's keys live for as long as the model needs them.
@@ -404,7 +390,8 @@ func (h *history) drawRules(p *policy.RateLimit) {
 		}
 	}
 	policy.SortOverrides(p.Overrides)
-	p.ShadowPercent = rapid.SampledFrom([]int64{0, 0, 0, 0, 50, 100}).Draw(h.T, "shadow")
+	place := percentile(redisops.CounterKey(p.Name, []redisops.Entry{{Key: "user", Value: "bob"}}))
+	p.ShadowPercent = rapid.SampledFrom([]int64{0, 0, 0, 0, 0, 100, 99 - place, 100 - place}).Draw(h.T, "shadow")
 	if !p.IsConcurrency() && h.penalties {
 		blocks := rapid.SampledFrom([]int64{100, 1000, 60_000})
 		p.Penalty = &policy.Penalty{
@@ -418,7 +405,7 @@ func (h *history) drawRules(p *policy.RateLimit) {
 func (h *history) drawLimits(slots bool) []policy.Limit {
 	if slots {
 		ttl := rapid.SampledFrom([]time.Duration{100 * time.Millisecond, time.Second, time.Minute, 744 * time.Hour}).Draw(h.T, "ttl")
-		return []policy.Limit{named("a", concurrency(drawRequests(h.T, 4), ttl))}
+		return []policy.Limit{named("a", concurrency(drawRequests(h.T, 2), ttl))}
 	}
 	var limits []policy.Limit
 	for _, name := range []string{"a", "b", "c"}[:rapid.SampledFrom(h.limits).Draw(h.T, "limits")] {
@@ -453,7 +440,7 @@ func drawLimit(rt *rapid.T, algorithm string, window time.Duration) policy.Limit
 
 func byCalendar(requests int64, unit, zone string) policy.Limit {
 	l := fixedWindow(requests, policy.CalendarWindow(unit))
-	l.Calendar, l.TimeZone, l.Offsets = unit, zone, offsetsOf(zone, earliest.AddDate(-1, 0, 0), latest.AddDate(1, 0, 0))
+	l.Calendar, l.TimeZone = unit, zone
 	return l
 }
 

@@ -70,8 +70,9 @@ type Row struct {
 	ID string
 	// Override is which of the policy's overrides applied, counted from 1; 0 is none.
 	Override int
-	// New tells that the subject had no state before.
-	New bool
+	// New tells that the subject had no state before this charge, Garbled that it had one which nobody of ours has
+	// written, so that it started anew.
+	New, Garbled bool
 }
 
 // Reasons of a Row.

@@ -338,6 +338,83 @@ func TestOutOfMemoryWritesNothing(t *testing.T) {
 	})
 }
 
+// Whose TTL is missing, or whose state lies in the future, is mended also by a call that another charge denies.
+func TestADeniedCallMendsTheCountersThatHadRoom(t *testing.T) {
+	inBothModes(t, func(t *testing.T, mode library.Mode) {
+		w := start(t, mode, true, one("shop/a", fixedWindow(10, time.Minute)), one("shop/b", fixedWindow(0, time.Minute)))
+		w.steer(time.Hour)
+		w.decide(w.charge("shop/a", 4))
+		w.do("PERSIST", w.key("shop/a"))
+		w.steer(0)
+		rows := w.decide(w.charge("shop/a", 1), w.charge("shop/b", 1))
+		if rows[0].Remaining != 5 || rows[1].Allowed {
+			t.Fatalf("%+v", rows)
+		}
+		if got, want := w.do("HGET", w.key("shop/a"), "default"), fmt.Sprintf("F60000 %d 4", t0/1000); got != want {
+			t.Errorf("the state is %v, want %s: drawn near, and not charged", got, want)
+		}
+		if w.ttl(w.key("shop/a")) <= 0 {
+			t.Error("there is no TTL still")
+		}
+	})
+}
+
+// A bucket that is whole needs no time, and gets a TTL all the same.
+func TestARefundRepairsAMissingTTL(t *testing.T) {
+	inBothModes(t, func(t *testing.T, mode library.Mode) {
+		w := start(t, mode, false, one("shop/api", tokenBucket(10, 48*time.Hour, 10)))
+		c := w.charge("shop/api", 5)
+		w.decide(c)
+		w.do("PERSIST", c.Key)
+		if _, err := w.limiter.Refund(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		if w.ttl(c.Key) <= 0 {
+			t.Error("there is no TTL still")
+		}
+	})
+}
+
+// Fault 59: whoever reads the row can tell that somebody else writes there, and a changed policy from that.
+func TestAStateThatIsNotOursIsTold(t *testing.T) {
+	server := redistest.Start(t)
+	limits := map[string]policy.Limit{
+		"log": slidingLog(5, time.Minute), "window": fixedWindow(5, time.Minute), "counter": slidingCounter(5, time.Minute),
+		"bucket": tokenBucket(5, time.Minute, 5), "balance": balance(5),
+	}
+	for name, l := range limits {
+		t.Run(name, func(t *testing.T) {
+			inBothModes(t, func(t *testing.T, mode library.Mode) {
+				for _, policies := range []policy.RateLimit{one("shop/api", l), one("shop/api", l, named("other", fixedWindow(50, time.Minute)))} {
+					w := startOn(t, server, mode, true, policies)
+					c := w.charge("shop/api", 1)
+					told := func(state string) bool {
+						w.do("DEL", c.Key, redisops.LogKey(c.Key, "default"))
+						w.do("HSET", c.Key, "default", state, "other", "F60000 1800000000000 1")
+						if w.peek(c).Garbled {
+							t.Errorf("%q: told by a peek, which replaces nothing", state)
+						}
+						return w.decide(c)[0].Garbled
+					}
+					for _, state := range []string{"rubbish", "", "F", "F60000 1800000000000 -1", "X60000 1 1"} {
+						if !told(state) {
+							t.Errorf("%q is not told", state)
+						}
+					}
+					for _, state := range []string{
+						"F1000 1800000000000 1", "S1000 1 1800000000000000", "T1000 1 1800000000000000", "C1000 1800000000000 1 1",
+						"KDay/America/Port-au-Prince 1800000000000 1", "B -1", "N",
+					} {
+						if told(state) {
+							t.Errorf("%q, which a changed policy leaves, is told", state)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestPeekAnswersOnAReplica(t *testing.T) {
 	primary := start(t, library.ModeFunctions, false, one("shop/api", slidingLog(5, time.Hour), named("money", balance(9))))
 	replica := redistest.Start(t, "--replicaof", strings.Replace(primary.server.Addr, ":", " ", 1))

@@ -69,7 +69,7 @@ func inBothModes(t *testing.T, run func(t *testing.T, mode library.Mode)) {
 func (w *world) publish(policies ...policy.RateLimit) {
 	w.tb.Helper()
 	for _, p := range policies {
-		sealed := p.Sealed()
+		sealed := zoned(p).Sealed()
 		if err := sealed.Validate(); err != nil {
 			w.tb.Fatalf("policy %s: %v", p.Name, err)
 		}

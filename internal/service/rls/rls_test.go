@@ -54,10 +54,14 @@ func (s *store) Within(ctx context.Context, _ time.Time) (context.Context, conte
 
 func policyOf(name, key string, l policy.Limit) policy.RateLimit {
 	l.Name = "default"
-	return policy.RateLimit{
+	r := policy.RateLimit{
 		Name: "shop/" + name, Domain: "shop", OnStoreFailure: policy.FailureAllow,
-		Descriptors: []policy.Descriptor{{Key: key}}, Limits: []policy.Limit{l},
-	}.Sealed()
+		Descriptors: []policy.Descriptor{{Key: key}}, Limits: []policy.Limit{l}, TimeZones: map[string][][2]int64{},
+	}
+	for _, zone := range r.CalendarZones() {
+		r.TimeZones[zone] = [][2]int64{{0, 0}}
+	}
+	return r.Sealed()
 }
 
 var perMinute = policy.Limit{Algorithm: policy.FixedWindow, Requests: 100, WindowMs: 60_000}
@@ -135,7 +139,7 @@ func TestTheLimitIsToldInEnvoysUnits(t *testing.T) {
 	bucket := policy.Limit{Algorithm: policy.TokenBucket, Requests: 5, Burst: 50, WindowMs: 1000, TickUs: policy.TickFor(1000)}
 	month := policy.Limit{
 		Algorithm: policy.FixedWindow, Requests: 10, WindowMs: policy.CalendarWindow(policy.CalendarMonth).Milliseconds(),
-		Calendar: policy.CalendarMonth, TimeZone: "UTC", Offsets: [][2]int64{{0, 0}},
+		Calendar: policy.CalendarMonth, TimeZone: "UTC",
 	}
 	fixed := func(requests, windowMs int64) policy.Limit {
 		return policy.Limit{Algorithm: policy.FixedWindow, Requests: requests, WindowMs: windowMs}
