@@ -86,6 +86,10 @@ test: ## Run all tests, against a real redis-server and kube-apiserver; TEST_PAC
 	PENSTOCK_NODE_MODULES="$$modules" PENSTOCK_PYTHON="$$python" \
 	go test -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(TEST_PACKAGES)
 
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZ_TIME (10s) each.
+	@hack/fuzz.sh
+
 .PHONY: build
 build: ## Build bin/operator, bin/penstockd and bin/penstock.
 	@go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ \

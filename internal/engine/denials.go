@@ -50,8 +50,14 @@ func (d *denials) find(key string, generation uint64, cost int64, now time.Time)
 	}
 	row := known.row
 	passed := max(now.Sub(known.from), 0)
-	row.Reset, row.RetryAfter = max(row.Reset-passed, 0), row.RetryAfter-passed
+	row.Reset, row.RetryAfter = upToMillisecond(max(row.Reset-passed, 0)), upToMillisecond(row.RetryAfter-passed)
 	return row, true
+}
+
+// upToMillisecond rounds up, as Redis does: who waits for a part of a millisecond too little is denied once more. What is
+// left of a denial that holds is more than nothing, and so at least a millisecond.
+func upToMillisecond(d time.Duration) time.Duration {
+	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
 // remember keeps the row of a denial that was asked for at from.
@@ -74,21 +80,19 @@ func (d *denials) forget(key string) {
 var refilling = []string{policy.SlidingLog, policy.SlidingCounter, policy.FixedWindow, policy.TokenBucket}
 
 // cacheable tells whether a denial of the policy stays one until time has passed: a Balance can be topped up and a slot be
-// released at any moment. A penalty has to count every denial. Values that share a budget may differ in the override that
-// applies to them.
+// released at any moment. A penalty has to count every denial.
 func cacheable(rl *policy.RateLimit) bool {
 	refills := func(limits []policy.Limit) bool {
 		return !slices.ContainsFunc(limits, func(l policy.Limit) bool { return !slices.Contains(refilling, l.Algorithm) })
 	}
-	shared := slices.ContainsFunc(rl.Descriptors, func(d policy.Descriptor) bool { return d.Shared })
-	return rl.Penalty == nil && (!shared || len(rl.Overrides) == 0) && refills(rl.Limits) &&
+	return rl.Penalty == nil && refills(rl.Limits) &&
 		!slices.ContainsFunc(rl.Overrides, func(o policy.Override) bool { return !refills(o.Limits) })
 }
 
 // recall answers the request from the denials that are remembered, and tells whether there is one for any of its charges:
 // then nothing of the request is charged, and Redis need not be asked.
 func (e *Engine) recall(r *Request, now time.Time) bool {
-	if e.denials == nil || r.operation != opDecide {
+	if e.denials == nil || r.operation != opDecide || r.penalizes() {
 		return false
 	}
 	found := false
@@ -110,6 +114,11 @@ func (e *Engine) recall(r *Request, now time.Time) bool {
 		}
 	}
 	return true
+}
+
+// penalizes tells whether a policy of the request has a penalty, which has to see each of its denials.
+func (r *Request) penalizes() bool {
+	return slices.ContainsFunc(r.answers, func(a answer) bool { return a.policy.policy.Penalty != nil })
 }
 
 // note remembers the row, which Redis was asked for at from, if it is a denial that can be. The answer to a decision with

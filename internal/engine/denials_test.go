@@ -33,6 +33,11 @@ func TestADenialIsRememberedForAsLongAsItHolds(t *testing.T) {
 		"until it could pass":              {300 * time.Millisecond, 299 * time.Millisecond, false, time.Millisecond, 59_701 * time.Millisecond},
 		"and not when it could":            {300 * time.Millisecond, 300 * time.Millisecond, true, 300 * time.Millisecond, time.Minute},
 		"a denial of a millisecond is one": {time.Millisecond, 0, false, time.Millisecond, time.Minute},
+		"to the millisecond, rounded up":   {5 * time.Second, 452_396 * time.Nanosecond, false, 5 * time.Second, time.Minute},
+		"a nanosecond less than two":       {5 * time.Second, 2*time.Millisecond - 1, false, 4999 * time.Millisecond, 59_999 * time.Millisecond},
+		"its last nanosecond": {
+			300 * time.Millisecond, 300*time.Millisecond - 1, false, time.Millisecond, 59_701 * time.Millisecond,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, rateLimit("user", "user", ""))
@@ -98,13 +103,10 @@ func TestWhichDenialsAreRemembered(t *testing.T) {
 		"with a penalty":                {penalty, denied(10, time.Second), false},
 		"a penalty that Redis knows of": {user, reason(limit.ReasonPenalty), false},
 		"a shared budget":               {shared, denied(10, time.Second), true},
-		"a shared budget whose values may have overrides": {
-			with(shared, override(limitOf(policy.SlidingLog))), denied(10, time.Second), false,
-		},
-		"in shadow":           {user, limit.Row{Allowed: true, Limit: 10, Reason: limit.ReasonShadow, LimitName: "default"}, false},
-		"a share in shadow":   {shadowing(user, 50), denied(10, time.Second), true},
-		"allowed":             {user, allowed(10, 9), false},
-		"with its conditions": {when(user, "true"), denied(10, time.Second), true},
+		"in shadow":                     {user, limit.Row{Allowed: true, Limit: 10, Reason: limit.ReasonShadow, LimitName: "default"}, false},
+		"a share in shadow":             {shadowing(user, 50), denied(10, time.Second), true},
+		"allowed":                       {user, allowed(10, 9), false},
+		"with its conditions":           {when(user, "true"), denied(10, time.Second), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, test.policy)
@@ -136,6 +138,20 @@ func TestARememberedDenialIsForItsCostAndMore(t *testing.T) {
 	}
 }
 
+// A penalty has to see each denial, also when another policy of the request is remembered to deny.
+func TestNothingIsRememberedBesideAPenalty(t *testing.T) {
+	penalizing := rateLimit("path", "path", "")
+	penalizing.Penalty = &policy.Penalty{Denials: 3, WithinMs: 1000, ForMs: 1000, MaxMs: 1000}
+	w := newWorld(t, rateLimit("user", "user", ""), penalizing)
+	w.store.rows["shop/user"], w.store.rows["shop/path"] = denied(10, time.Second), denied(10, time.Second)
+	for range 5 {
+		w.decide(t, tuple{"user", "bob"}, tuple{"path", "/"})
+	}
+	if n := len(w.store.calls); n != 5 {
+		t.Errorf("redis was asked %d times, want 5", n)
+	}
+}
+
 func TestARememberedDenialIsForItsSubject(t *testing.T) {
 	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", ""))
 	w.store.rows["shop/user"] = denied(10, time.Second)
@@ -144,6 +160,22 @@ func TestARememberedDenialIsForItsSubject(t *testing.T) {
 	w.decide(t, tuple{"path", "bob"})
 	if n := len(w.store.calls); n != 3 {
 		t.Errorf("%d calls, want one for each subject", n)
+	}
+}
+
+func TestARememberedDenialIsForAllWhoShareTheBudget(t *testing.T) {
+	w := newWorld(t, with(rateLimit("path", "path", "/api/*", "user", ""), func(r *policy.RateLimit) {
+		r.Descriptors[0].Shared = true
+		r.Overrides = []policy.Override{{Values: []string{"", "eve"}, Limits: []policy.Limit{limitOf(policy.SlidingLog)}}}
+	}))
+	w.store.rows["shop/path"] = denied(10, time.Second)
+	for _, user := range []string{"bob", "eve"} {
+		w.decide(t, tuple{"path", "/api/a", "user", user})
+		before := len(w.store.calls)
+		v := w.decide(t, tuple{"path", "/api/b", "user", user}).Verdicts[0]
+		if v.Allowed || v.Mode != Cached || len(w.store.calls) != before {
+			t.Errorf("%s: %+v after %d more calls, want the denial of the other path", user, v, len(w.store.calls)-before)
+		}
 	}
 }
 

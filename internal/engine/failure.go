@@ -129,10 +129,10 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 }
 
 // ownKey tells whether the key is the counter key, or one that stands beside it: of a log (redisops.LogKey), of the record
-// of a decision (#) or of a credit (+).
+// of a decision (#) or of a credit (+), or of a reset (!).
 func ownKey(counter, key string) bool {
 	rest, found := strings.CutPrefix(key, counter)
-	return found && (rest == "" || strings.IndexByte(":#+", rest[0]) >= 0)
+	return found && (rest == "" || strings.IndexByte(":#+!", rest[0]) >= 0)
 }
 
 // withoutID is a key without the id of a decision, which a user may have chosen.

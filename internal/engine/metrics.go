@@ -98,6 +98,7 @@ type metrics struct {
 	decisions        *prometheus.CounterVec
 	operations       *prometheus.CounterVec
 	newSubjects      *prometheus.CounterVec
+	garbledStates    *prometheus.CounterVec
 	expressionErrors *prometheus.CounterVec
 	latency          [doors]prometheus.Observer
 	redis            prometheus.Histogram
@@ -127,6 +128,10 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		newSubjects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_new_subjects_total",
 			Help: "Subjects that a policy had no state of when they were charged.",
+		}, []string{"namespace", "policy"}),
+		garbledStates: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_garbled_states_total",
+			Help: "Subjects whose state in Redis was none of ours when they were charged, so that it started anew.",
 		}, []string{"namespace", "policy"}),
 		expressionErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_expression_errors_total",
@@ -169,8 +174,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		m.latency[door] = latency.WithLabelValues(name)
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.decisions, m.operations, m.newSubjects, m.expressionErrors, latency, m.redis, m.storeErrors,
-			m.unknownDomain, m.degraded, m.info, m.timestamp, m.policies)
+		registerer.MustRegister(m.decisions, m.operations, m.newSubjects, m.garbledStates, m.expressionErrors, latency, m.redis,
+			m.storeErrors, m.unknownDomain, m.degraded, m.info, m.timestamp, m.policies)
 	}
 	return m
 }
@@ -197,6 +202,7 @@ func (m *metrics) forget(old, next *tables) {
 		}
 		namespace, short, _ := strings.Cut(name, "/")
 		m.newSubjects.DeleteLabelValues(namespace, short)
+		m.garbledStates.DeleteLabelValues(namespace, short)
 		m.expressionErrors.DeleteLabelValues(namespace, short)
 		for _, operation := range operationNames[opRefund:] {
 			for _, result := range operationResultNames {
@@ -248,6 +254,10 @@ func (m *metrics) decided(r *Request, door Door) {
 		if a.state == stateDecided && a.row.New {
 			m.countNew(a.policy)
 		}
+		if a.state == stateDecided && a.row.Garbled {
+			namespace, short, _ := strings.Cut(a.policy.policy.Name, "/")
+			m.garbledStates.WithLabelValues(namespace, short).Inc()
+		}
 	}
 }
 
@@ -263,7 +273,7 @@ func (m *metrics) countNew(c *compiled) {
 	(*handle).Inc()
 }
 
-// expressionFailed counts a request that the policy was not applied to because of an expression.
+// expressionFailed counts a request for which an expression of the policy has no value.
 func (m *metrics) expressionFailed(c *compiled) {
 	namespace, short, _ := strings.Cut(c.policy.Name, "/")
 	m.expressionErrors.WithLabelValues(namespace, short).Inc()

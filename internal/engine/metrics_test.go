@@ -180,6 +180,22 @@ func TestNewSubjectsAreCounted(t *testing.T) {
 	}
 }
 
+// Fault 59: somebody writes our keys.
+func TestStatesThatAreNotOursAreCounted(t *testing.T) {
+	w := newWorld(t, rateLimit("user", "user", ""))
+	garbled := allowed(10, 9)
+	garbled.Garbled = true
+	w.store.rows["shop/user"] = garbled
+	w.decide(t, tuple{"user", "bob"})
+	if got := w.series(t, "penstock_garbled_states_total"); fmt.Sprint(got) != "map[namespace=shop,policy=user:1]" {
+		t.Errorf("counted %v, want one", got)
+	}
+	w.Use(validSet(t, rateLimit("other", "user", "")))
+	if got := w.series(t, "penstock_garbled_states_total"); len(got) != 0 {
+		t.Errorf("%v is left of a policy that is gone", got)
+	}
+}
+
 func TestALookIsNotCountedAsADecision(t *testing.T) {
 	w := newWorld(t, rateLimit("user", "user", ""))
 	for _, user := range []string{"bob", "eve"} {

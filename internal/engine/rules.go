@@ -103,8 +103,9 @@ func (v *view) evaluate(c *compiled) (cost int64, applies bool) {
 	}
 	cost, err := v.cost(c, &request)
 	if err != nil {
+		// The policy is about the request, so that it applies all the same: what a client sends may be no way around it.
 		v.failed(c, costExpression, err)
-		return 0, false
+		return max(v.said, c.policy.FixedCost()), true
 	}
 	if c.trouble.expression.succeeded(v.engine.now()) {
 		v.engine.log.Info("the expressions of the policy have a value again for all requests", "policy", c.policy.Name)
@@ -137,13 +138,13 @@ func (v *view) ownCost(c *compiled) (int64, bool) {
 // costExpression stands for the index of a condition.
 const costExpression = -1
 
-// failed notes that an expression has no value for the request, to which the policy then does not apply. The exception is
-// a value that is too long to look at: by sending one, nobody shall get out of a limit.
+// failed notes that an expression has no value for the request. Where it is a condition the policy then does not apply; a
+// value that is too long to look at is the exception: by sending one, nobody shall get out of a limit.
 func (v *view) failed(c *compiled, condition int, err error) {
 	e := v.engine
 	e.metrics.expressionFailed(c)
 	if c.trouble.expression.failed(e.now()) {
-		e.log.Warn("an expression of the policy has no value for a request, so the policy does not apply to it; guard the expression, with has(…) or in, for example",
+		e.log.Warn("an expression of the policy has no value for a request: of a condition, the policy does not apply to it, of the cost, it is charged 1; guard the expression, with has(…) or in, for example",
 			"policy", c.policy.Name, "expression", expressionName(condition), "error", err.Error())
 	}
 	e.tell(c, expressionName(condition)+": "+err.Error())

@@ -140,32 +140,47 @@ func TestThePolicysCostCountsAmongTheCostsOfDescriptors(t *testing.T) {
 	}
 }
 
-func TestAPolicyWhoseExpressionFailsDoesNotApply(t *testing.T) {
-	for name, broken := range map[string]policy.RateLimit{
-		"condition":         when(rateLimit("exact", "user", "secret-user"), `request.path == "/"`),
-		"cost":              costing(rateLimit("exact", "user", "secret-user"), `int(request.descriptors["user"])`),
-		"cost out of range": costing(rateLimit("exact", "user", "secret-user"), "0 - request.cost"),
+func TestAPolicyWhoseConditionFailsDoesNotApply(t *testing.T) {
+	w := newWorld(t, rateLimit("any", "user", ""), when(rateLimit("exact", "user", "secret-user"), `request.path == "/"`))
+	for range 3 {
+		w.decideAt(t, PolicyCost, tuple{"user", "secret-user"})
+		if got := w.store.lastPolicies(); !slices.Equal(got, []string{"shop/any"}) {
+			t.Errorf("charged %q, want the less specific one", got)
+		}
+	}
+	w.failedThrice(t)
+}
+
+// What a client sends may be no way around a limit, so what has no value is charged all the same.
+func TestACostThatFailsIsOne(t *testing.T) {
+	for name, expression := range map[string]string{
+		"no number": `int(request.descriptors["user"])`, "out of range": "0 - request.cost", "absent": `int(request.header["x-size"])`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, rateLimit("any", "user", ""), broken)
+			w := newWorld(t, rateLimit("any", "user", ""), costing(rateLimit("exact", "user", "secret-user"), expression))
 			for range 3 {
 				w.decideAt(t, PolicyCost, tuple{"user", "secret-user"})
-				if got := w.store.lastPolicies(); !slices.Equal(got, []string{"shop/any"}) {
-					t.Errorf("charged %q, want the less specific one", got)
+				if got := w.store.last(); len(got) != 1 || got[0].Policy.Name != "shop/exact" || got[0].Cost != 1 {
+					t.Errorf("charged %+v, want 1 of the policy", got)
 				}
 			}
-			want := map[string]float64{"namespace=shop,policy=exact": 3}
-			if got := w.series(t, "penstock_expression_errors_total"); fmt.Sprint(got) != fmt.Sprint(want) {
-				t.Errorf("counted %v, want %v", got, want)
-			}
-			text := w.log.String()
-			if strings.Count(text, "\n") != 1 || !strings.Contains(text, "level=WARN") || !strings.Contains(text, "policy=shop/exact") {
-				t.Errorf("logged\n%s\nwant one line that names the policy", text)
-			}
-			if strings.Contains(text, "secret-user") {
-				t.Errorf("the log holds the request's value:\n%s", text)
-			}
+			w.failedThrice(t)
 		})
+	}
+}
+
+// failedThrice checks what is told of an expression of shop/exact that failed three times.
+func (w *world) failedThrice(t *testing.T) {
+	t.Helper()
+	if got := w.series(t, "penstock_expression_errors_total"); fmt.Sprint(got) != "map[namespace=shop,policy=exact:3]" {
+		t.Errorf("counted %v, want 3", got)
+	}
+	text := w.log.String()
+	if strings.Count(text, "\n") != 1 || !strings.Contains(text, "level=WARN") || !strings.Contains(text, "policy=shop/exact") {
+		t.Errorf("logged\n%s\nwant one line that names the policy", text)
+	}
+	if strings.Contains(text, "secret-user") || strings.Contains(strings.Join(w.told, ""), "secret-user") {
+		t.Errorf("the request's value is in the log or in what was told:\n%s\n%q", text, w.told)
 	}
 }
 

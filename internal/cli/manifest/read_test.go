@@ -179,3 +179,30 @@ func TestFoldersAreThoseToWatch(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a file holds: it is objects, or problems that say where, and nothing is lost without a word.
+func FuzzRead(f *testing.F) {
+	for _, text := range []string{
+		"", "---\n---\n", named + "a}\n---\n" + named + "b}\n", "{\"apiVersion\": \"v1\",\n\t\"kind\": \"Named\"}", "a: &x [*x]\n",
+		"a: &a [1]\nb: &b [*a, *a]\nc: [*b, *b]\n", "kind: List\nitems: [{kind: Named}, 7]\n", "\xff\xfe\x00", "a: b: c\n", "- 1\n- 2\n",
+		"apiVersion: penstock.dev/v1\nkind: RateLimit\nspec: {limits: [{requests: 1e3}]}\n", "? {a: 1}\n: 2\n", "a: 1\na: 2\n", "...\n", "%YAML 9.9\n---\na: 1\n",
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		objects, problems, err := manifest.Read([]string{manifest.Stdin}, false, strings.NewReader(text))
+		if err != nil && len(objects)+len(problems) > 0 {
+			t.Errorf("%q: %v beside %d objects and %d problems", text, err, len(objects), len(problems))
+		}
+		for _, p := range problems {
+			if p.Message == "" || p.File != manifest.StdinName || p.Line < 1 {
+				t.Errorf("%q: the problem %+v says nothing of what or where", text, p)
+			}
+		}
+		for _, o := range objects {
+			if o.Title() == "" {
+				t.Errorf("%q: an object without a title", text)
+			}
+		}
+	})
+}

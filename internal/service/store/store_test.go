@@ -14,6 +14,7 @@ import (
 
 	ratelimitcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -39,8 +40,10 @@ type penstockd struct {
 	engine *engine.Engine
 	store  *store.Store
 	http   string
-	rls    ratelimitv3.RateLimitServiceClient
-	grpc   string
+	// registry holds what /metrics shows.
+	registry *prometheus.Registry
+	rls      ratelimitv3.RateLimitServiceClient
+	grpc     string
 }
 
 // lines is a log that may be read while it is written.
@@ -73,6 +76,7 @@ func startWith(t *testing.T, cfg redisops.Config, set *policy.Set) *penstockd {
 	log := slog.New(slog.NewTextHandler(p.log, nil))
 	p.store = store.Open(cfg, log)
 	registry := service.NewRegistry()
+	p.registry = registry
 	p.engine = engine.New(engine.Options{
 		Limiter: p.store, Reread: p.store.Reread, ExpressionFailed: p.store.ExpressionFailed, Logger: log, Registerer: registry,
 	})
