@@ -37,7 +37,7 @@ func TestBadSettingsAreRefusedWithTheirName(t *testing.T) {
 }
 
 // smallest is a run of a few seconds.
-var smallest = plan{parts: allParts, subjects: 10, rounds: 1, batch: 50, windows: 4}
+var smallest = plan{parts: allParts, subjects: 2000, rounds: 1, batch: 50, windows: 4}
 
 func TestARunKeepsWhatTheAlgorithmsPromise(t *testing.T) {
 	server := redistest.Start(t)
