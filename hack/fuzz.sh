@@ -6,6 +6,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-git grep --untracked -oE '^func Fuzz[A-Za-z]+' -- '*_test.go' | while IFS=: read -r file declaration; do
+git grep --untracked -oE '^func Fuzz[A-Za-z0-9_]+' -- '*_test.go' | while IFS=: read -r file declaration; do
   go test "./$(dirname "$file")" -run '^$' -fuzz "^${declaration#func }\$" -fuzztime "${FUZZ_TIME:-10s}" </dev/null
 done

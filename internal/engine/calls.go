@@ -241,11 +241,7 @@ func (e *Engine) operate(ctx context.Context, door Door, call *Call, op operatio
 	if missing != "" {
 		return Verdict{}, &MissingAttributeError{Key: missing}
 	}
-	cost, err := e.refunded(r, c, call)
-	if err != nil {
-		return Verdict{}, err
-	}
-	r.target(0, c, r.entries, cost)
+	r.target(0, c, r.entries, e.refunded(r, c, call))
 	r.charges[0].ID = call.ID
 	if err := r.checkValues(); err != nil {
 		return Verdict{}, err
@@ -255,23 +251,17 @@ func (e *Engine) operate(ctx context.Context, door Door, call *Call, op operatio
 
 // refunded is the cost of an operation. What a decision charged that is named by its id, Redis knows; the cost only bounds
 // it.
-func (e *Engine) refunded(r *Request, c *compiled, call *Call) (int64, error) {
+func (e *Engine) refunded(r *Request, c *compiled, call *Call) int64 {
 	switch {
 	case call.Cost != PolicyCost:
-		return call.Cost, nil
+		return call.Cost
 	case call.ID != "":
-		return policy.MaxInteger, nil
-	case c.policy.CostExpression == "":
-		return c.policy.FixedCost(), nil
+		return policy.MaxInteger
 	}
 	v := r.look(e)
 	v.lookup = call.Lookup
 	v.setCost(PolicyCost)
-	cost, known := v.ownCost(c)
-	if !known {
-		return 0, &ArgumentError{Field: "cost", Problem: "the policy's expression has no value for this subject; say what to give back"}
-	}
-	return cost, nil
+	return v.ownCost(c)
 }
 
 // run asks Redis for an operation, once.

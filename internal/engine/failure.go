@@ -137,7 +137,7 @@ func ownKey(counter, key string) bool {
 
 // withoutID is a key without the id of a decision, which a user may have chosen.
 func withoutID(counter, key string) string {
-	if rest := key[len(counter):]; rest != "" && rest[0] != ':' {
+	if rest := key[len(counter):]; rest != "" && rest[0] != ':' && rest[0] != '!' {
 		return key[:len(counter)+1] + "…"
 	}
 	return key

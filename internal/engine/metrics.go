@@ -135,7 +135,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}, []string{"namespace", "policy"}),
 		expressionErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_expression_errors_total",
-			Help: "Requests that a policy was not applied to because an expression of it failed, or does not compile.",
+			Help: "Requests for which an expression of the policy has no value, or does not compile.",
 		}, []string{"namespace", "policy"}),
 		redis: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "penstock_redis_duration_seconds", Buckets: latencyBuckets,

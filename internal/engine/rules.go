@@ -126,13 +126,16 @@ func (v *view) cost(c *compiled, request *expr.Request) (int64, error) {
 	return max(v.said, own), err
 }
 
-// ownCost is what the policy charges, whether its conditions hold or not, and whether that has a value.
-func (v *view) ownCost(c *compiled) (int64, bool) {
-	if c.rules.broken != nil {
-		return 0, false
+// ownCost is what the policy charges, whether its conditions hold or not.
+func (v *view) ownCost(c *compiled) int64 {
+	if c.rules == nil || c.rules.broken != nil {
+		return c.policy.FixedCost()
 	}
 	cost, err := v.cost(c, &expr.Request{Domain: v.domain, Lookup: v.find})
-	return cost, err == nil
+	if err != nil {
+		return c.policy.FixedCost()
+	}
+	return cost
 }
 
 // costExpression stands for the index of a condition.

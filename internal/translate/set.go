@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -244,15 +246,32 @@ func restarts(before, after *policy.RateLimit) []string {
 	return names
 }
 
-// limitsFor gives the limits that a policy has for the subjects of an override: those of its own override of the same
-// values, else those of everybody.
+// limitsFor gives the limits that a policy has for the subjects of an override: those of its most specific override that
+// matches all of them, else those of everybody. Of two patterns only equal ones are known to.
 func limitsFor(p *policy.RateLimit, of *policy.Override) []policy.Limit {
 	for i := range p.Overrides {
-		if slices.Equal(p.Overrides[i].Values, of.Values) {
+		covered := len(p.Overrides[i].Values) == len(of.Values)
+		for v := range of.Values {
+			covered = covered && covers(p.Overrides[i].Values[v], of.Values[v])
+		}
+		if covered {
 			return p.Overrides[i].Limits
 		}
 	}
 	return p.Limits
+}
+
+// covers tells whether a pattern matches all that the other one does.
+func covers(pattern, other string) bool {
+	if pattern == "" || pattern == other {
+		return true
+	}
+	if other == "" || strings.Contains(other, "*") {
+		return false
+	}
+	quoted := strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*")
+	matched, err := regexp.MatchString("(?s)^"+quoted+"$", other)
+	return err == nil && matched // bytes that are no UTF-8 are not to be met: objects are JSON
 }
 
 func restarted(before, after []policy.Limit) []string {

@@ -289,6 +289,9 @@ func TestAnOverrideThatComesOrGoesStartsItsSubjectsAnew(t *testing.T) {
 	}
 	alike := v1.Override{Match: matching("user", "a"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: "1m"}}}
 	other := v1.Override{Match: matching("user", "b"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: "2m"}}}
+	pattern := v1.Override{Match: matching("user", "team.*"), Limits: []v1.Limit{{Requests: new(int64(5)), Window: "2m"}}}
+	long := v1.Override{Match: matching("user", "team.a"), Limits: pattern.Limits}
+	short := v1.Override{Match: matching("user", "team.a"), Limits: alike.Limits}
 	for name, tt := range map[string]struct {
 		before, after v1.RateLimit
 		want          string
@@ -298,6 +301,10 @@ func TestAnOverrideThatComesOrGoesStartsItsSubjectsAnew(t *testing.T) {
 		"comes":                   {of(alike), of(alike, other), "default of an override"},
 		"goes":                    {of(alike, other), of(alike), "default of an override"},
 		"stays":                   {of(alike, other), of(alike, other), ""},
+		"comes under a pattern that counts like it":     {of(pattern), of(pattern, long), ""},
+		"comes under a pattern that counts otherwise":   {of(pattern), of(pattern, short), "default of an override"},
+		"goes back to a pattern that counts otherwise":  {of(pattern, short), of(pattern), "default of an override"},
+		"comes beside a pattern that does not match it": {of(pattern), of(pattern, alike), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			published := policy.NewSet([]policy.RateLimit{compiledOf(t, tt.before)})

@@ -9,18 +9,22 @@
 -- Time:  the caller's, in microseconds. Records are kept for 60 s.
 --
 -- A denial has charged nothing, so it is decided anew and leaves no record, which whoever is denied could fill Redis with.
--- But a penalty counts denials: there one is remembered until the same call can succeed.
+-- But a penalty counts denials: there one is remembered until the same call can succeed as things stand, whatever is given
+-- back or credited in between.
 
 local MINUTE = 60000
 
 -- forgotten tells whether the subject was reset since; nil and an error reply when something else stands at the key that
--- tells.
-local function forgotten(counter, time)
+-- tells. When the clock went back behind the reset, what seems to be of the future was made before it.
+local function forgotten(counter, time, now)
   local text = try('GET', counter .. '!reset')
   if type(text) == 'table' then
     return nil, unreadable(text, counter .. '!reset')
   end
   local since = integer(match(text or '', '^[0-9]+$'))
+  if since and since > now then
+    return time > now
+  end
   return since ~= nil and since >= time
 end
 
@@ -51,7 +55,7 @@ local function recall(counter, sign, id, now)
     now - time >= MINUTE * 1000 then
     return nil
   end
-  local gone, failure = forgotten(counter, time)
+  local gone, failure = forgotten(counter, time, now)
   if gone or failure then
     return nil, failure
   end

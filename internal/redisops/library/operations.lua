@@ -155,15 +155,15 @@ local function reset(keys, args, resolve)
   for _, keeper in pairs(p.logs) do
     gone[#gone + 1] = key .. keeper.suffix
   end
-  local found = call('DEL', unpack(gone)) > 0
+  call('DEL', unpack(gone))
+  local now = clock()
+  if not p.slots then
+    forget_before(key, now)
+  end
   if b.unlimited then
     return unlimited(b, '')
   elseif p.slots then
     return slot_row(b, b[1].capacity, 0, 0, 'ok', '')
-  end
-  local now = clock()
-  if found then
-    forget_before(key, now)
   end
   return read_counter(p, b, key, 0, 1, now) or look(p, b, key, now, '')
 end

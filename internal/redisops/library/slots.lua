@@ -9,7 +9,8 @@
 -- Time:  redis.call('TIME'), once.
 
 -- read_slots gives the number of slots that are held and when the one asked for and the last one expire (nil: not held),
--- or nil and an error reply. What stands at the keys and is not ours counts as nothing.
+-- or nil and an error reply. What stands at the keys and is not ours counts as nothing. The last two tell whether the slots
+-- have to go, and what the row says of the state before (see limit.lua).
 local function read_slots(limit, key, id, now)
   local state = try('HGET', key, limit.name)
   if type(state) == 'table' then
@@ -21,14 +22,14 @@ local function read_slots(limit, key, id, now)
     return nil, unreadable(n, log)
   end
   if state ~= 'N' then
-    return 0, nil, nil, n > 0, true
+    return 0, nil, nil, n > 0, not state and 1 or is_ours(state) and 0 or 2
   end
   local expires = tonumber(call('ZSCORE', log, id) or nil)
   if expires and expires <= now then
     expires = nil
   end
   local last = call('ZRANGE', log, -1, -1, 'WITHSCORES')
-  return n, expires, tonumber(last[2]), false, false
+  return n, expires, tonumber(last[2]), false, 0
 end
 
 -- shorten lets no slot expire later than that.
@@ -136,7 +137,7 @@ local function slot_acquire(keys, args, resolve)
     return unlimited(b, id)
   end
   local slots, key, now = b[1], keys[1], clock()
-  local n, held, last, not_ours, first = read_slots(slots, key, id, now)
+  local n, held, last, not_ours, before = read_slots(slots, key, id, now)
   if not n then
     return held
   end
@@ -152,7 +153,7 @@ local function slot_acquire(keys, args, resolve)
       reset = tonumber(call('ZRANGE', key .. slots.suffix, -1, -1, 'WITHSCORES')[2]) - now
     end
     local row = slot_row(b, slots.capacity - n - (held and 0 or 1), max(reset, ttl), 0, 'ok', id)
-    row[10] = first and 1 or 0
+    row[10] = before
     return row
   end
   tend_slots(slots, key, now, last)

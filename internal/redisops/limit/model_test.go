@@ -332,6 +332,10 @@ func (m *model) recall(counter, sign, id string, now int64) (modelRecord, bool) 
 	record, found := m.records[counter+sign+id]
 	reset, was := m.resets[counter]
 	gone := was && now < reset+minute && reset >= record.time
+	if reset > now {
+		// The clock went back behind it: what seems to be of the future was made before.
+		gone = was && record.time > now
+	}
 	return record, id != "" && found && !gone && now < record.until
 }
 
@@ -417,9 +421,9 @@ func (m *model) credit(now int64, c limit.Charge) (limit.Row, bool) {
 	return row, true
 }
 
-// reset forgets the subject, and where there was something to forget its decisions and credits.
+// reset forgets the subject, its decisions and its credits.
 func (m *model) reset(now int64, c limit.Charge) limit.Row {
-	if m.counters[c.Key] != nil && !m.view(c, now).budget.unlimited && !c.Policy.IsConcurrency() {
+	if !c.Policy.IsConcurrency() {
 		m.resets[c.Key] = now
 	}
 	delete(m.counters, c.Key)

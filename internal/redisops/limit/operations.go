@@ -32,8 +32,8 @@ func (l *Limiter) Credit(ctx context.Context, charge Charge) (Row, error) {
 	return l.one(ctx, &l.credit, []Charge{charge})
 }
 
-// Reset forgets all that was counted for the charge's subject: also the slots that it holds, and its penalty. Cost and ID
-// do not matter. The row is that of a look afterwards. Errors: see Decide.
+// Reset forgets all that was counted for the charge's subject: also the slots that it holds, its penalty, and the ids of its
+// decisions and credits. Cost and ID do not matter. The row is that of a look afterwards. Errors: see Decide.
 func (l *Limiter) Reset(ctx context.Context, charge Charge) (Row, error) {
 	return l.one(ctx, &l.reset, []Charge{charge})
 }

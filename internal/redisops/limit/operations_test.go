@@ -476,7 +476,50 @@ func TestARefundOfWhatWasForgottenChangesNothing(t *testing.T) {
 	}
 }
 
-// Fault 59: nothing is given back of entries that belong to no state of ours.
+// Whatever there was to reset: a subject without limits at the moment, one whose counter has expired.
+func TestAResetForgetsIDsInAnyCase(t *testing.T) {
+	inBothModes(t, func(t *testing.T, mode library.Mode) {
+		money, free := one("shop/api", balance(10)), one("shop/api", balance(10))
+		money.Descriptors = []policy.Descriptor{{Key: "user"}}
+		free.Descriptors = money.Descriptors
+		free.Overrides = []policy.Override{{Values: []string{"bob"}, Unlimited: true}}
+		w := start(t, mode, true, money)
+		w.playOne(t, []act{
+			{do: "charge 8 #a", want: "allow 2/10 reset 0s"},
+			{change: free, do: "reset", want: "allow 9007199254740991/-1 reset 0s override 1"},
+			{change: money, do: "charge 1", want: "allow 9/10 reset 0s"},
+			{do: "refund 8 #a", want: "allow 9/10 reset 0s absent"},
+		}, "bob")
+
+		w.publish(one("shop/short", fixedWindow(10, time.Second)))
+		c := w.charge("shop/short", 3)
+		c.ID = "a"
+		w.decide(c)
+		w.do("DEL", c.Key)
+		if _, err := w.limiter.Reset(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+		if row := w.decide(c)[0]; !row.New || row.Remaining != 7 {
+			t.Errorf("after a reset of an expired counter: %+v, want a new decision", row)
+		}
+	})
+}
+
+// The clock went back behind a reset: what is decided from then on is remembered as ever.
+func TestIDsWorkWhenTheClockWentBackBehindAReset(t *testing.T) {
+	inBothModes(t, func(t *testing.T, mode library.Mode) {
+		w := start(t, mode, true, one("shop/api", fixedWindow(10, time.Hour)))
+		w.playOne(t, []act{
+			{at: 25 * time.Second, do: "charge 2 #a", want: "allow 8/10 reset 59m35s"},
+			{at: 30 * time.Second, do: "reset", want: "allow 10/10 reset 0s"},
+			{at: 10 * time.Second, do: "charge 3 #b", want: "allow 7/10 reset 59m50s"},
+			{at: 10 * time.Second, do: "charge 3 #b", want: "allow 7/10 reset 59m50s"},
+			{at: 10 * time.Second, do: "refund 2 #a", want: "allow 7/10 reset 59m50s absent"},
+			{at: 10 * time.Second, do: "refund 3 #b", want: "allow 10/10 reset 0s"},
+		})
+	})
+}
+
 // A key of another type beside the counter is in the way of a refund by id, and named.
 func TestAForeignNoteOfAResetIsNamed(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
@@ -494,6 +537,7 @@ func TestAForeignNoteOfAResetIsNamed(t *testing.T) {
 	})
 }
 
+// Fault 59: nothing is given back of entries that belong to no state of ours.
 func TestARefundOfAForeignLogStartsItAnew(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
 		w := start(t, mode, true, one("shop/api", slidingLog(5, time.Minute), named("other", fixedWindow(9, time.Minute))))
