@@ -48,8 +48,10 @@ type slotsView struct {
 	held *slotsTally
 	// written also has those that expired since somebody last acquired one; nil when there is no state.
 	written *slotsTally
-	limit   policy.Limit
-	row     limit.Row
+	// fresh tells that nothing stands there, not even the state of another algorithm.
+	fresh bool
+	limit policy.Limit
+	row   limit.Row
 }
 
 func (m *model) slots(now int64, c limit.Charge) *slotsView {
@@ -61,8 +63,11 @@ func (m *model) slots(now int64, c limit.Charge) *slotsView {
 		return v
 	}
 	v.limit, v.held = b.limits[0], &slotsTally{map[string]int64{}}
+	v.fresh = true
 	if counter := m.counters[c.Key]; counter != nil {
-		if field := counter.fields[v.limit.Name]; field.signature == signatureOf(v.limit) {
+		field, found := counter.fields[v.limit.Name]
+		v.fresh = !found
+		if field.signature == signatureOf(v.limit) {
 			held, _ := field.tally.at(v.limit, now)
 			v.held, v.written = held.(*slotsTally), field.tally.(*slotsTally)
 		}
@@ -113,7 +118,7 @@ func (m *model) acquire(now int64, c limit.Charge, ttl time.Duration) limit.Row 
 	v.held.slots[c.ID] = now + min(max(ttl.Milliseconds(), 1)*1000, longest)
 	m.write(c.Key).fields[v.limit.Name] = modelField{signatureOf(v.limit), v.held}
 	v.describe(now)
-	v.row.New = v.written == nil
+	v.row.New = v.fresh
 	return v.row
 }
 
