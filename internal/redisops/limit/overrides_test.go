@@ -177,6 +177,7 @@ func TestOverridesHaveLimitsOfTheirOwn(t *testing.T) {
 				t.Errorf("unlimited beside a denial: %+v", row)
 			}
 		}
+		w.do("DEL", w.key("shop/api", "root")+"!reset") // which tells only when it was
 		if dump := w.dump(); dump != "" {
 			t.Errorf("wrote %s", dump)
 		}
