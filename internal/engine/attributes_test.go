@@ -44,10 +44,12 @@ func TestTheTightestOfAllThatApplyIsReported(t *testing.T) {
 		a, b limit.Row
 		want string
 		ok   bool
+		// wantViolated are all that denied.
+		wantViolated []string
 	}{
-		"both allow":      {allowed(10, 3), allowed(100, 2), "shop/b", true},
-		"one denies":      {denied(10, time.Second), allowed(10, 0), "shop/a", false},
-		"the longer wait": {denied(10, time.Second), denied(10, 2*time.Second), "shop/b", false},
+		"both allow":      {allowed(10, 3), allowed(100, 2), "shop/b", true, nil},
+		"one denies":      {denied(10, time.Second), allowed(10, 0), "shop/a", false, []string{"shop/a"}},
+		"the longer wait": {denied(10, time.Second), denied(10, 2*time.Second), "shop/b", false, []string{"shop/a", "shop/b"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, rateLimit("a", "user", ""), rateLimit("b", "path", ""))
@@ -55,6 +57,10 @@ func TestTheTightestOfAllThatApplyIsReported(t *testing.T) {
 			result, err := w.DecideAttributes(t.Context(), DoorForwardAuth, "shop", lookupIn("user", "bob", "path", "/"), 1)
 			if err != nil || result.Allowed != test.ok || result.Verdicts[0].Allowed != test.ok || result.Verdicts[0].Name != test.want {
 				t.Errorf("%+v, %v; want %s", result, err, test.want)
+			}
+			slices.Sort(result.Violated)
+			if !slices.Equal(result.Violated, test.wantViolated) {
+				t.Errorf("violated %q, want %q", result.Violated, test.wantViolated)
 			}
 		})
 	}

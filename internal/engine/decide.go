@@ -16,6 +16,9 @@ type Result struct {
 	UnknownDomain bool
 	// Verdicts has one for each descriptor, in order. It is valid until the request is released.
 	Verdicts []Verdict
+	// Violated are the names (see Verdict.Name) of all that denied, in the order in which they were asked; nil when
+	// Allowed. Only DecideAttributes tells it: of descriptors, each verdict names its own.
+	Violated []string
 }
 
 // Decide decides a request of descriptors: for each the most specific policies on its tuple of keys apply, equal ones
@@ -90,6 +93,7 @@ func (e *Engine) DecideAttributes(ctx context.Context, door Door, domain string,
 	result, err := e.finish(ctx, door, t, r, start)
 	result.UnknownDomain = d == nil
 	result.Verdicts = slices.Clone(result.Verdicts)
+	result.Violated = r.violated(result.Allowed)
 	return result, err
 }
 
@@ -161,6 +165,20 @@ func (r *Request) result() Result {
 		result.Degraded = result.Degraded || r.verdicts[i].Mode == Degraded
 	}
 	return result
+}
+
+// violated names what denied.
+func (r *Request) violated(allowed bool) []string {
+	if allowed {
+		return nil
+	}
+	var names []string
+	for i := range r.answers {
+		if v := r.verdict(i); !v.Allowed {
+			names = append(names, v.Name)
+		}
+	}
+	return names
 }
 
 // verdict is that of the policy of one charge.

@@ -22,10 +22,16 @@ const (
 	DoorForwardAuth
 	// DoorAPI is the LimiterService.
 	DoorAPI
+	// DoorExtAuthz is Envoy's external authorization over gRPC.
+	DoorExtAuthz
+	// DoorJSON is the JSON form of the Envoy Rate Limit Service.
+	DoorJSON
+	// DoorClient is the Go client that decides in the process of an application.
+	DoorClient
 	doors
 )
 
-var doorNames = [doors]string{DoorRLS: "rls", DoorForwardAuth: "forwardauth", DoorAPI: "api"}
+var doorNames = [doors]string{DoorRLS: "rls", DoorForwardAuth: "forwardauth", DoorAPI: "api", DoorExtAuthz: "extauthz", DoorJSON: "json", DoorClient: "client"}
 
 // outcome is what a policy said to one decision.
 type outcome uint8
