@@ -35,3 +35,8 @@ func (u usage) since(then usage) usage {
 func (u usage) foreign() time.Duration {
 	return max(0, u.machine-u.server-u.redis-u.client) + u.stolen
 }
+
+// foreignShare is the foreign part of what so many cores could do in that time: 0 to 1.
+func (u usage) foreignShare(elapsed time.Duration, cores int) float64 {
+	return min(1, u.foreign().Seconds()/(elapsed.Seconds()*float64(cores)))
+}

@@ -4,18 +4,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/penstock-dev/penstock/bench/internal/frame"
 	"github.com/penstock-dev/penstock/bench/internal/machine"
 	"github.com/penstock-dev/penstock/bench/internal/process"
 )
@@ -25,7 +24,7 @@ func init() { runtime.LockOSThread() }
 
 type options struct {
 	plan
-	targetList                  string
+	targetList, shareList       string
 	penstockd, ratelimit, redis string
 	penstockdArgs, ratelimitEnv string
 	commit, peerVersion         string
@@ -42,6 +41,9 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds, in each of which every target is measured: 1 to 100")
 	flags.DurationVar(&o.measure, "measure", 6*time.Second, "length of one measurement: 100ms to 10m")
 	flags.DurationVar(&o.warm, "warm", 1500*time.Millisecond, "load before each measurement that is not counted: 0 to 1m")
+	flags.StringVar(&o.shareList, "open", "25,50,75",
+		"rates of the open loop, in percent of what the slowest target reached in the closed loop: 1 to 1000, separated by commas; empty for none")
+	flags.IntVar(&o.inFlight, "in-flight", 1024, "checks of the open loop that may be under way: 1 to 16384")
 	flags.StringVar(&o.penstockd, "penstockd", "penstockd", "path of penstockd")
 	flags.StringVar(&o.ratelimit, "ratelimit", "service_cmd", "path of envoyproxy/ratelimit")
 	flags.StringVar(&o.penstockdArgs, "penstockd-args", "", "more arguments for penstockd: --name=value,--name=value")
@@ -50,7 +52,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.commit, "commit", "unknown", "commit of penstockd, for the report")
 	flags.StringVar(&o.peerVersion, "ratelimit-version", "unknown", "version of envoyproxy/ratelimit, for the report")
 	flags.StringVar(&o.jsonPath, "json", "", "file to write the report to as JSON")
-	flags.StringVar(&o.serveNoop, "serve-noop", "", "only serve as the no-op server on this address (how the bench starts it)")
+	flags.StringVar(&o.serveNoop, "serve-noop", "", "only serve as the no-op server, on these two addresses (how the bench starts it)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -62,6 +64,16 @@ func parse(args []string) (options, error) {
 		if !slices.Contains(targetNames, name) {
 			return o, fmt.Errorf("-targets: no target is named %q; there are %s", name, strings.Join(targetNames, ", "))
 		}
+	}
+	for _, share := range list(o.shareList) {
+		percent, err := strconv.Atoi(share)
+		if err != nil || percent < 1 || percent > 1000 {
+			return o, fmt.Errorf("-open: %q is not a percentage from 1 to 1000", share)
+		}
+		if slices.Contains(o.shares, percent) {
+			return o, fmt.Errorf("-open: %d is there twice", percent)
+		}
+		o.shares = append(o.shares, percent)
 	}
 	return o, o.validate()
 }
@@ -78,6 +90,8 @@ func (p plan) validate() error {
 		return fmt.Errorf("-measure %s: want 100ms to 10m", p.measure)
 	case p.warm < 0 || p.warm > time.Minute:
 		return fmt.Errorf("-warm %s: want 0 to 1m", p.warm)
+	case p.inFlight < 1 || p.inFlight > 16_384:
+		return fmt.Errorf("-in-flight %d: want 1 to 16384", p.inFlight)
 	}
 	return nil
 }
@@ -100,57 +114,48 @@ func main() {
 
 // bench starts everything, measures, reports, and ends everything it started, whatever happens.
 func bench(o options) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.budget(), fmt.Errorf("gave up after %s", o.budget()))
-	defer cancel()
-
-	dir, err := os.MkdirTemp("", "penstock-bench-")
-	if err != nil {
-		return fmt.Errorf("making a folder: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	own, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
+	return frame.Run(o.budget(), o.redis, func(ctx context.Context, redis *process.Redis, dir string) error {
+		if err := publish(ctx, redis.Client); err != nil {
+			return err
+		}
+		start := launcher{
+			own: own, penstockd: o.penstockd, ratelimit: o.ratelimit, redis: redis.Address, dir: dir,
+			penstockdArgs: list(o.penstockdArgs), ratelimitEnv: list(o.ratelimitEnv),
+		}
+		var targets []*target
+		defer func() { stopTargets(targets) }()
+		for _, name := range o.targets {
+			t, err := start.start(ctx, name)
+			if err != nil {
+				return err
+			}
+			targets = append(targets, t)
+			fmt.Fprintf(os.Stderr, "%s is process %d\n", t.name, t.process.PID())
+		}
+		// After the children have been started, which would inherit it.
+		if err := wakeInTime(); err != nil {
+			return err
+		}
 
-	redis, err := process.StartRedis(ctx, o.redis, dir)
-	if err != nil {
-		return err
-	}
-	defer redis.Stop()
-	if err := publish(ctx, redis.Client); err != nil {
-		return err
-	}
-
-	start := launcher{
-		own: own, penstockd: o.penstockd, ratelimit: o.ratelimit, redis: redis.Address, dir: dir,
-		penstockdArgs: list(o.penstockdArgs), ratelimitEnv: list(o.ratelimitEnv),
-	}
-	var targets []*target
-	defer func() { stopTargets(targets) }()
-	for _, name := range o.targets {
-		t, err := start.start(ctx, name)
+		requests := subjects(o.subjects)
+		r := &runner{
+			plan: o.plan, redis: redis, targets: targets, cores: runtime.NumCPU(), progress: os.Stderr,
+			load: load{callers: o.callers, requests: requests},
+			open: openLoad{requests: requests, inFlight: o.inFlight, sleep: exactSleep},
+		}
+		outcomes, err := r.run(ctx)
 		if err != nil {
 			return err
 		}
-		targets = append(targets, t)
-		fmt.Fprintf(os.Stderr, "%s is process %d\n", t.name, t.process.PID())
-	}
 
-	r := &runner{
-		plan: o.plan, redis: redis, targets: targets, cores: runtime.NumCPU(), progress: os.Stderr,
-		load: load{callers: o.callers, requests: subjects(o.subjects)},
-	}
-	outcomes, err := r.run(ctx)
-	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
-	}
-
-	result := newReport(o.plan, facts{machine.Describe(redis.Version, o.commit, time.Now()), o.peerVersion}, outcomes)
-	result.print(os.Stdout)
-	return write(result, o.jsonPath)
+		result := newReport(o.plan, facts{machine.Describe(redis.Version, o.commit, time.Now()), o.peerVersion}, outcomes)
+		result.print(os.Stdout)
+		return frame.Keep(result, o.jsonPath)
+	})
 }
 
 // list splits at commas; nothing is an empty list.
@@ -168,20 +173,4 @@ func stopTargets(targets []*target) {
 		processes[i] = t.process
 	}
 	process.StopAll(processes)
-}
-
-// write keeps the report as JSON; without a path it does nothing.
-func write(result *report, path string) error {
-	if path == "" {
-		return nil
-	}
-	document, err := json.MarshalIndent(result, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	if err := os.WriteFile(path, append(document, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	fmt.Printf("\nwritten to %s\n", path)
-	return nil
 }

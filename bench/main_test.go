@@ -28,6 +28,10 @@ func TestBadSettingsAreRefusedWithTheirName(t *testing.T) {
 		"-rounds=-1":          "-rounds -1: want 1 to 100",
 		"-measure=1ms":        "-measure 1ms: want 100ms to 10m",
 		"-warm=2m":            "-warm 2m0s: want 0 to 1m",
+		"-in-flight=0":        "-in-flight 0: want 1 to 16384",
+		"-open=50,half":       `-open: "half" is not a percentage from 1 to 1000`,
+		"-open=0":             `-open: "0" is not a percentage from 1 to 1000`,
+		"-open=25,50,25":      "-open: 25 is there twice",
 		"-targets=no-op,nope": `no target is named "nope"`,
 		"rounds":              `"rounds" is not a flag`,
 	} {
@@ -47,7 +51,7 @@ func TestBenchMeasuresAndLeavesNothingBehind(t *testing.T) {
 	folder := t.TempDir()
 	t.Setenv("TMPDIR", folder)
 	path := filepath.Join(t.TempDir(), "result.json")
-	o, err := parse([]string{"-targets=no-op", "-rounds=2", "-measure=200ms", "-warm=10ms", "-callers=4", "-subjects=10", "-commit=abc", "-json=" + path})
+	o, err := parse([]string{"-targets=no-op", "-rounds=2", "-measure=200ms", "-warm=10ms", "-callers=4", "-subjects=10", "-open=10,20", "-commit=abc", "-json=" + path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +71,20 @@ func TestBenchMeasuresAndLeavesNothingBehind(t *testing.T) {
 		t.Fatalf("got %s, want two rounds of no-op", document)
 	}
 	for i, r := range got.Outcomes[0].Rounds {
-		if r.OK == 0 || r.Failed+r.OverLimit > 0 || r.ChecksPerSecond <= 0 || r.P50 <= 0 || r.P99 < r.P50 || r.ClientCPU <= 0 {
+		if r.OK == 0 || r.Failed+r.OverLimit > 0 || r.ChecksPerSecond <= 0 || r.P50 <= 0 || r.P99 < r.P50 || r.ClientCPU <= 0 || r.Allocations == nil || *r.Allocations <= 0 {
 			t.Errorf("round %d is %+v", i, r)
 		}
+	}
+	if len(got.Outcomes[0].Open) != 2 { // half of the rounds, two rates
+		t.Fatalf("got %s, want one round of two rates", document)
+	}
+	for i, r := range got.Outcomes[0].Open {
+		if r.Due == 0 || r.OK+r.Unsent+r.Failed != r.Due || r.P50 <= 0 || r.Max < r.P999 || r.LateP50 <= 0 {
+			t.Errorf("open round %d is %+v", i, r)
+		}
+	}
+	if got.Open == nil || got.Open.Base != "no-op" || len(got.Open.Rates) != 2 {
+		t.Errorf("the open loop is %+v", got.Open)
 	}
 	if got.Machine.Commit != "abc" || got.Machine.Redis == "" || got.Machine.Cores == 0 {
 		t.Errorf("the machine is %+v", got.Machine)

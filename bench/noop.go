@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 )
@@ -40,18 +43,27 @@ func (s *noopServer) ShouldRateLimit(context.Context, *rlsv3.RateLimitRequest) (
 	return s.response, nil
 }
 
-// serveNoop serves on that address until SIGTERM.
-func serveNoop(address string) error {
+// serveNoop serves until SIGTERM: checks on the first of two addresses with a comma between, and on the second what every Go
+// program tells Prometheus of itself.
+func serveNoop(addresses string) error {
+	address, metricsAddress, _ := strings.Cut(addresses, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("no-op server: %w", err)
 	}
+	metricsListener, err := net.Listen("tcp", metricsAddress)
+	if err != nil {
+		return fmt.Errorf("no-op server: %w", err)
+	}
+	metrics := http.Server{Handler: promhttp.Handler(), ReadHeaderTimeout: time.Second}
+	go func() { _ = metrics.Serve(metricsListener) }()
 	server := grpc.NewServer()
 	rlsv3.RegisterRateLimitServiceServer(server, newNoopServer())
 	go func() {
 		<-ctx.Done()
+		_ = metrics.Close()
 		server.Stop()
 	}()
 	if err := server.Serve(listener); err != nil {

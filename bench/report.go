@@ -23,6 +23,7 @@ const noisy = 0.05
 type report struct {
 	Machine    facts       `json:"machine"`
 	Load       loadFacts   `json:"load"`
+	Open       *openFacts  `json:"openLoad,omitempty"`
 	Outcomes   []*outcome  `json:"outcomes"`
 	Comparison *comparison `json:"comparison,omitempty"`
 }
@@ -69,7 +70,7 @@ type comparison struct {
 
 func newReport(p plan, m facts, outcomes []*outcome) *report {
 	return &report{
-		Machine: m, Outcomes: outcomes, Comparison: compare(outcomes),
+		Machine: m, Outcomes: outcomes, Comparison: compare(outcomes), Open: openFactsOf(p, outcomes),
 		Load: loadFacts{
 			Callers: p.callers, Connections: connections, Subjects: p.subjects, Algorithm: "FixedWindow of a day",
 			Rounds: p.rounds, WarmSeconds: p.warm.Seconds(), MeasureSeconds: p.measure.Seconds(),
@@ -144,33 +145,68 @@ func (r *report) print(w io.Writer) {
 		r.Load.Callers, r.Load.Connections, r.Load.Subjects, r.Load.Algorithm, r.Load.Rounds, r.Load.MeasureSeconds, r.Load.WarmSeconds)
 
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	columns := []string{"median (min-max)", "checks/s", "p50 ms", "p99 ms", "server µs/check", "Redis µs/check", "load µs/check", "OK", "denied", "failed"}
+	columns := []string{"median (min-max)", "checks/s", "p50 ms", "p99 ms", "server µs/check", "Redis µs/check", "load µs/check", "allocs/check", "bytes/check", "OK", "denied", "failed"}
 	fmt.Fprintln(table, strings.Join(columns, "\t"))
 	for _, o := range r.Outcomes {
 		a := o.answers()
 		redis := figure(o, 1, func(r round) float64 { return figures.Microseconds(r.RedisCPU) })
 		if o.Role == roleCeiling {
-			redis = "-"
+			redis = unknown
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", o.Name,
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\n", o.Name,
 			figure(o, 0, func(r round) float64 { return r.ChecksPerSecond }),
 			figure(o, 2, func(r round) float64 { return figures.Milliseconds(r.P50) }),
 			figure(o, 2, func(r round) float64 { return figures.Milliseconds(r.P99) }),
 			figure(o, 1, func(r round) float64 { return figures.Microseconds(r.ServerCPU) }),
 			redis,
 			figure(o, 1, func(r round) float64 { return figures.Microseconds(r.ClientCPU) }),
+			toldFigure(o, func(r round) *float64 { return r.Allocations }),
+			toldFigure(o, func(r round) *float64 { return r.AllocatedBytes }),
 			a.ok, a.overLimit, a.failed)
 	}
 	_ = table.Flush()
 
+	r.printUntold(w)
+	r.printOpen(w)
 	r.printCounts(w)
 	r.printComparison(w)
 	r.printNoise(w)
 }
 
+// unknown stands for a figure that a target cannot have, or does not tell.
+const unknown = "–"
+
 func figure(o *outcome, decimals int, of func(round) float64) string {
-	s := figures.SpreadOf(o.Rounds, of)
+	return spread(o.Rounds, decimals, of)
+}
+
+// toldFigure is of the rounds in which the target told it.
+func toldFigure(o *outcome, of func(round) *float64) string {
+	var told []float64
+	for _, r := range o.Rounds {
+		if value := of(r); value != nil {
+			told = append(told, *value)
+		}
+	}
+	if len(told) == 0 {
+		return unknown
+	}
+	return spread(told, 0, func(v float64) float64 { return v })
+}
+
+// spread gives the median with the least and the greatest.
+func spread[E any](elements []E, decimals int, of func(E) float64) string {
+	s := figures.SpreadOf(elements, of)
 	return fmt.Sprintf("%.*f (%.*f-%.*f)", decimals, s.Median, decimals, s.Min, decimals, s.Max)
+}
+
+// printUntold says why allocations are missing.
+func (r *report) printUntold(w io.Writer) {
+	for _, o := range r.Outcomes {
+		if o.HeapUnknown != "" {
+			fmt.Fprintf(w, "\n%s did not tell its allocations: %s\n", o.Name, o.HeapUnknown)
+		}
+	}
 }
 
 func (r *report) printCounts(w io.Writer) {
@@ -217,7 +253,8 @@ func (r *report) printNoise(w io.Writer) {
 // worstForeign gives the greatest foreign share of any round.
 func worstForeign(outcomes []*outcome) (worst float64) {
 	for _, o := range outcomes {
-		worst = max(worst, figures.SpreadOf(o.Rounds, func(r round) float64 { return r.Foreign }).Max)
+		worst = max(worst, figures.SpreadOf(o.Rounds, func(r round) float64 { return r.Foreign }).Max,
+			figures.SpreadOf(o.Open, func(r openRound) float64 { return r.Foreign }).Max)
 	}
 	return worst
 }

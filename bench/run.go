@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/penstock-dev/penstock/bench/internal/figures"
@@ -18,11 +19,24 @@ type plan struct {
 	rounds   int
 	// warm is before every measurement, measure the measurement itself.
 	warm, measure time.Duration
+	// shares are the rates of the open loop, in percent of what was reached in the closed loop; none for no open loop.
+	shares []int
+	// inFlight is how many checks of the open loop may be under way.
+	inFlight int
+}
+
+// openRounds is how often every rate is measured: half as often as the closed loop, since there are several rates.
+func (p plan) openRounds() int {
+	if len(p.shares) == 0 {
+		return 0
+	}
+	return (p.rounds + 1) / 2
 }
 
 // budget is how long the run may take before it is given up: thrice what it should, for starting and verifying.
 func (p plan) budget() time.Duration {
-	return 2*time.Minute + 3*time.Duration(p.rounds*len(p.targets))*(p.warm+p.measure)
+	measurements := (p.rounds + p.openRounds()*len(p.shares)) * len(p.targets)
+	return 2*time.Minute + 3*time.Duration(measurements)*(p.warm+p.measure)
 }
 
 // round is one measurement of one target.
@@ -35,6 +49,9 @@ type round struct {
 	ServerCPU time.Duration `json:"serverCPUNsPerCheck"`
 	RedisCPU  time.Duration `json:"redisCPUNsPerCheck"`
 	ClientCPU time.Duration `json:"loadCPUNsPerCheck"`
+	// What the server allocated per check, those of the warm-up included; missing when it did not tell.
+	Allocations    *float64 `json:"allocationsPerCheck,omitempty"`
+	AllocatedBytes *float64 `json:"allocatedBytesPerCheck,omitempty"`
 	// Foreign is the share of the machine's CPU time that neither the bench nor its servers used, or that the hypervisor
 	// withheld: 0 to 1.
 	Foreign   float64 `json:"foreignShareOfCPU"`
@@ -48,7 +65,10 @@ type outcome struct {
 	Name         string        `json:"name"`
 	Role         role          `json:"role"`
 	Rounds       []round       `json:"rounds"`
+	Open         []openRound   `json:"openRounds,omitempty"`
 	Verification *verification `json:"verification,omitempty"`
+	// HeapUnknown says why allocations are missing, if they are.
+	HeapUnknown string `json:"allocationsUnknown,omitempty"`
 	// FirstError is one of the failures under load, if any.
 	FirstError string `json:"firstError,omitempty"`
 }
@@ -59,12 +79,13 @@ type runner struct {
 	redis   *process.Redis
 	targets []*target
 	load    load
+	open    openLoad
 	cores   int
 	// progress gets a line for each step.
 	progress io.Writer
 }
 
-// run fills, measures in rounds, and verifies.
+// run fills, measures the closed loop in rounds, then the open one by what was reached, and verifies.
 func (r *runner) run(ctx context.Context) ([]*outcome, error) {
 	outcomes := make([]*outcome, len(r.targets))
 	for i, t := range r.targets {
@@ -85,6 +106,9 @@ func (r *runner) run(ctx context.Context) ([]*outcome, error) {
 				return nil, err
 			}
 		}
+	}
+	if err := r.measureOpenRounds(ctx, outcomes); err != nil {
+		return nil, err
 	}
 	for i, t := range r.targets {
 		v := outcomes[i].Verification
@@ -115,6 +139,7 @@ func (r *runner) fill(ctx context.Context, t *target) (*verification, error) {
 }
 
 func (r *runner) measure(ctx context.Context, n int, t *target, o *outcome) error {
+	heapBefore, heapErr := t.heap.read(ctx)
 	var before, after usage
 	m, err := r.load.run(ctx, t.clients, r.plan.warm, r.plan.measure,
 		func() (err error) { before, err = readUsage(t.process.PID(), r.redis.Process.PID()); return err },
@@ -130,9 +155,28 @@ func (r *runner) measure(ctx context.Context, n int, t *target, o *outcome) erro
 		o.FirstError = m.firstError.Error()
 	}
 	result := summarize(m, after.since(before), r.cores)
+	if heapErr == nil {
+		heapErr = result.addHeap(ctx, t.heap, heapBefore, m.all.total())
+	}
+	if heapErr != nil && o.HeapUnknown == "" {
+		o.HeapUnknown = heapErr.Error()
+	}
 	o.Rounds = append(o.Rounds, result)
 	fmt.Fprintf(r.progress, "round %d/%d  %-18s %8.0f checks/s  p99 %5.2f ms  server %5.1f µs/check\n",
 		n+1, r.plan.rounds, t.name, result.ChecksPerSecond, figures.Milliseconds(result.P99), figures.Microseconds(result.ServerCPU))
+	return nil
+}
+
+// addHeap fills in the allocations of so many checks, that all are answered. Both readings are taken without load, so that
+// neither disturbs a measurement and no check is between them and the count.
+func (r *round) addHeap(ctx context.Context, source heapSource, before heap, checks int64) error {
+	now, err := source.read(ctx)
+	if err != nil {
+		return err
+	}
+	grown, n := now.since(before), float64(max(1, checks))
+	objects, bytes := grown.objects/n, grown.bytes/n
+	r.Allocations, r.AllocatedBytes = &objects, &bytes
 	return nil
 }
 
@@ -154,12 +198,12 @@ func (r *runner) verify(ctx context.Context, t *target, v *verification) (err er
 func summarize(m measurement, spent usage, cores int) round {
 	answered := m.measured.ok + m.measured.overLimit
 	perCheck := func(d time.Duration) time.Duration { return d / time.Duration(max(1, answered)) }
-	p50, p99 := percentiles(m.latencies)
+	slices.Sort(m.latencies)
 	return round{
 		ChecksPerSecond: float64(answered) / m.elapsed.Seconds(),
-		P50:             p50, P99: p99,
+		P50:             rank(m.latencies, 500), P99: rank(m.latencies, 990),
 		ServerCPU: perCheck(spent.server), RedisCPU: perCheck(spent.redis), ClientCPU: perCheck(spent.client),
-		Foreign: min(1, spent.foreign().Seconds()/(m.elapsed.Seconds()*float64(cores))),
+		Foreign: spent.foreignShare(m.elapsed, cores),
 		OK:      m.measured.ok, OverLimit: m.measured.overLimit, Failed: m.measured.failed,
 	}
 }

@@ -1,21 +1,18 @@
 package main
 
 import (
-	"slices"
 	"time"
 
 	"github.com/penstock-dev/penstock/bench/internal/figures"
 )
 
-// percentiles gives the median and the 99th percentile by nearest rank, exactly: all latencies are kept. It sorts its
-// argument.
-func percentiles(latencies []time.Duration) (p50, p99 time.Duration) {
-	if len(latencies) == 0 {
-		return 0, 0
+// rank gives the value that so many thousandths are not above, by nearest rank, exactly: all latencies are kept. They must be
+// sorted; zero when there are none.
+func rank(sorted []time.Duration, thousandths int) time.Duration {
+	if len(sorted) == 0 {
+		return 0
 	}
-	slices.Sort(latencies)
-	rank := func(percent int) time.Duration { return latencies[(len(latencies)*percent+99)/100-1] }
-	return rank(50), rank(99)
+	return sorted[(len(sorted)*thousandths+999)/1000-1]
 }
 
 // ratios divides the figures of two targets round by round: what is measured at nearly the same time is compared, so

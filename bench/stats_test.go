@@ -9,21 +9,23 @@ import (
 
 func TestPercentilesAreExact(t *testing.T) {
 	var hundred []time.Duration
-	for i := 100; i >= 1; i-- {
+	for i := 1; i <= 100; i++ {
 		hundred = append(hundred, time.Duration(i))
 	}
 	for name, test := range map[string]struct {
-		latencies        []time.Duration
-		wantP50, wantP99 time.Duration
+		sorted                           []time.Duration
+		wantP50, wantP99, wantP999, most time.Duration
 	}{
-		"none":           {nil, 0, 0},
-		"one":            {[]time.Duration{7}, 7, 7},
-		"two":            {[]time.Duration{9, 1}, 1, 9},
-		"one to hundred": {hundred, 50, 99},
+		"none":           {},
+		"one":            {[]time.Duration{7}, 7, 7, 7, 7},
+		"two":            {[]time.Duration{1, 9}, 1, 9, 9, 9},
+		"one to hundred": {hundred, 50, 99, 100, 100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if p50, p99 := percentiles(test.latencies); p50 != test.wantP50 || p99 != test.wantP99 {
-				t.Errorf("got %v, %v; want %v, %v", p50, p99, test.wantP50, test.wantP99)
+			for thousandths, want := range map[int]time.Duration{500: test.wantP50, 990: test.wantP99, 999: test.wantP999, 1000: test.most} {
+				if got := rank(test.sorted, thousandths); got != want {
+					t.Errorf("%d thousandths: got %v, want %v", thousandths, got, want)
+				}
 			}
 		})
 	}

@@ -46,6 +46,7 @@ type target struct {
 	role role
 
 	process *process.Process
+	heap    heapSource
 	conns   []*grpc.ClientConn
 	clients []rlsv3.RateLimitServiceClient
 	// sent counts every answer to a request about a load key, for verify.
@@ -71,18 +72,20 @@ var targetNames = []string{"no-op", "penstockd", "ratelimit", "ratelimit-nostats
 
 // start starts a target and waits until it decides by the limits of the bench.
 func (l launcher) start(ctx context.Context, name string) (*target, error) {
-	addresses, err := freeAddresses(3)
+	addresses, err := freeAddresses(4)
 	if err != nil {
 		return nil, err
 	}
 	t := &target{name: name}
-	grpcAddress, httpAddress, otherAddress := addresses[0], addresses[1], addresses[2]
+	grpcAddress, httpAddress, otherAddress, debugAddress := addresses[0], addresses[1], addresses[2], addresses[3]
 	switch name {
 	case "no-op":
 		t.role = roleCeiling
-		t.process, err = process.Start(name, nil, l.own, "-serve-noop", grpcAddress)
+		t.heap = heapSource{url: "http://" + otherAddress + "/metrics", parse: prometheusHeap}
+		t.process, err = process.Start(name, nil, l.own, "-serve-noop", grpcAddress+","+otherAddress)
 	case "penstockd":
 		t.role = roleOurs
+		t.heap = heapSource{url: "http://" + otherAddress + "/metrics", parse: prometheusHeap}
 		// A saturated machine is no outage: as the peer does by default, it waits for Redis longer than 10 ms.
 		args := []string{
 			"--redis", "redis://" + l.redis, "--grpc", grpcAddress, "--http", httpAddress, "--metrics", otherAddress,
@@ -91,7 +94,9 @@ func (l launcher) start(ctx context.Context, name string) (*target, error) {
 		t.process, err = process.Start(name, nil, l.penstockd, append(args, l.penstockdArgs...)...)
 	case "ratelimit", "ratelimit-nostats":
 		t.role = rolePeer
-		t.process, err = l.startRatelimit(name, grpcAddress, httpAddress, otherAddress)
+		// Its debug port tells the same with and without Prometheus.
+		t.heap = heapSource{url: "http://" + debugAddress + "/stats", parse: expvarHeap}
+		t.process, err = l.startRatelimit(name, grpcAddress, httpAddress, otherAddress, debugAddress)
 	default:
 		err = fmt.Errorf("no target is named %q", name)
 	}
@@ -122,7 +127,7 @@ descriptors:
 // mode only (driver_impl.go of the pinned version); connections pipeline concurrent calls anyway. With USE_STATSD=false
 // alone every check would print a line, which nobody runs: so it has Prometheus metrics like penstockd, or, as
 // ratelimit-nostats, none at all.
-func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress string) (*process.Process, error) {
+func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress, debugAddress string) (*process.Process, error) {
 	root := filepath.Join(l.dir, name)
 	folder := filepath.Join(root, "ratelimit", "config")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -131,10 +136,6 @@ func (l launcher) startRatelimit(name, grpcAddress, httpAddress, metricsAddress 
 	config := fmt.Appendf(nil, ratelimitConfig, domain, loadKey, loadLimit, probeKey, probeLimit)
 	if err := os.WriteFile(filepath.Join(folder, "bench.yaml"), config, 0o644); err != nil {
 		return nil, fmt.Errorf("configuring %s: %w", name, err)
-	}
-	debugAddress, err := process.FreeAddress()
-	if err != nil {
-		return nil, err
 	}
 	env := []string{
 		"REDIS_TYPE=SINGLE", "REDIS_SOCKET_TYPE=tcp", "REDIS_URL=" + l.redis,

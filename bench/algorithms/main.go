@@ -4,19 +4,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/penstock-dev/penstock/bench/internal/frame"
 	"github.com/penstock-dev/penstock/bench/internal/machine"
 	"github.com/penstock-dev/penstock/bench/internal/process"
 )
@@ -111,51 +109,18 @@ func main() {
 
 // bench starts a redis-server, measures, reports, and ends the server, whatever happens.
 func bench(o options) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	ctx, cancel := context.WithTimeoutCause(ctx, budget, fmt.Errorf("gave up after %s", budget))
-	defer cancel()
-
-	dir, err := os.MkdirTemp("", "penstock-bench-")
-	if err != nil {
-		return fmt.Errorf("making a folder: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	server, err := process.StartRedis(ctx, o.redis, dir)
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-
-	r := &runner{plan: o.plan, client: server.Client, pid: server.Process.PID(), progress: os.Stderr}
-	result, err := r.run(ctx)
-	if err != nil {
-		return errors.Join(err, context.Cause(ctx))
-	}
-	result.Machine = machine.Describe(server.Version, o.commit, time.Now())
-	if o.markdown {
-		result.printMarkdown(os.Stdout)
-	} else {
-		result.print(os.Stdout)
-	}
-	return write(result, o.jsonPath)
-}
-
-// write keeps the report as JSON; without a path it does nothing.
-func write(result *report, path string) error {
-	if path == "" {
-		return nil
-	}
-	document, err := json.MarshalIndent(result, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	if err := os.WriteFile(path, append(document, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing the report: %w", err)
-	}
-	fmt.Fprintf(os.Stderr, "written to %s\n", path)
-	return nil
+	return frame.Run(budget, o.redis, func(ctx context.Context, server *process.Redis, _ string) error {
+		r := &runner{plan: o.plan, client: server.Client, pid: server.Process.PID(), progress: os.Stderr}
+		result, err := r.run(ctx)
+		if err != nil {
+			return err
+		}
+		result.Machine = machine.Describe(server.Version, o.commit, time.Now())
+		if o.markdown {
+			result.printMarkdown(os.Stdout)
+		} else {
+			result.print(os.Stdout)
+		}
+		return frame.Keep(result, o.jsonPath)
+	})
 }
