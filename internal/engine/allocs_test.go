@@ -7,6 +7,10 @@ package engine
 import (
 	"testing"
 	"time"
+
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/penstock-dev/penstock/internal/policy"
 )
 
 // The key of each charge is the one thing that must be made anew.
@@ -46,5 +50,28 @@ func TestADenialThatIsRememberedAllocatesOnlyItsKey(t *testing.T) {
 	ask()
 	if got := testing.AllocsPerRun(1000, ask); got > 1 || mode != Cached {
 		t.Errorf("%v allocations, %s; want at most 1, cached", got, mode)
+	}
+}
+
+func TestWhoeverLooksOnCostsNoAllocation(t *testing.T) {
+	limiter := newInstant()
+	limiter.rows[0] = denied(10, time.Hour)
+	told := 0
+	e := New(Options{
+		Limiter: limiter, NoDenyCache: true, Tracer: noop.NewTracerProvider().Tracer(""),
+		Denied: func(*policy.RateLimit, string, []string) { told++ },
+	})
+	e.Use(validSet(t, rateLimit("user", "user", "")))
+	if got := testing.AllocsPerRun(1000, func() {
+		r := request("shop", tuple{"user", "bob"})
+		if result, err := e.Decide(t.Context(), DoorRLS, r); err != nil || result.Allowed {
+			t.Fatalf("%+v, %v; want a denial", result, err)
+		}
+		r.Release()
+	}); got > 1 {
+		t.Errorf("%v allocations, want at most 1", got)
+	}
+	if told != 1001 {
+		t.Errorf("told of %d denials, want 1,001", told)
 	}
 }

@@ -278,7 +278,7 @@ func (e *Engine) run(ctx context.Context, door Door, c *compiled, r *Request) (V
 		return Verdict{}, err
 	}
 	e.succeeded(now)
-	c.succeeded(now, e.log)
+	c.succeeded(now, r.unpublished, e.log)
 	e.metrics.operated(c, door, r.operation, rowOutcome(&row))
 	v := enforced(c, &row)
 	v.ID = r.charges[0].ID

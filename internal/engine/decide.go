@@ -23,8 +23,16 @@ type Result struct {
 
 // Decide decides a request of descriptors: for each the most specific policies on its tuple of keys apply, equal ones
 // together. The policies of the domain without descriptors apply once to the whole request; they are charged the largest
-// cost of its descriptors, and reported with the first. A policy whose conditions do not all hold does not apply, and
+// cost of its descriptors, and reported with the first that is charged. A policy whose conditions do not all hold does not apply, and
 // leaves room for less specific ones. All budgets are charged by one call of Redis, or none.
+//
+// A limit that a descriptor brings along (Request.Limit) stands in the place of all policies that apply to the descriptor. It
+// is counted apart from them, by the same subject, for each number of requests and each window by itself, and is reported,
+// counted in metrics, put in shadow and left to onStoreFailure as the first of them; where none applies it is LimitPolicy's.
+//
+// What a descriptor gives back (Request.GiveBack) it gives to the budgets that it would else be charged by, once the others
+// are decided, whether they allow or not. The policies of the whole request get something back only where all descriptors
+// give back. Its verdict allows, with the figures that are left then, or Degraded where Redis did not say that it did it.
 //
 // It fails with ErrNoSet, *ValueTooLongError, ErrConfiguration, or with the error of a context whose caller has
 // gone. What else keeps Redis from answering is no error: each policy's onStoreFailure decides, and its verdict is
@@ -36,9 +44,12 @@ func (e *Engine) Decide(ctx context.Context, door Door, r *Request) (Result, err
 		return Result{}, ErrNoSet
 	}
 	d := t.domains[r.domain]
+	if r.returns && d != nil {
+		return e.decideAndGiveBack(ctx, door, t, d, r, start)
+	}
 	if d == nil {
 		e.metrics.unknownDomain.Inc()
-	} else if err := e.match(d, door, r); err != nil {
+	} else if err := e.match(t, d, door, r, r, false); err != nil {
 		return Result{}, err
 	}
 	result, err := e.finish(ctx, door, t, r, start)
@@ -46,28 +57,50 @@ func (e *Engine) Decide(ctx context.Context, door Door, r *Request) (Result, err
 	return result, err
 }
 
-// match finds the charges of all descriptors.
-func (e *Engine) match(d *domain, door Door, r *Request) error {
+// match finds the charges of those descriptors of r that give back, or of the others, and adds them to the request to.
+func (e *Engine) match(t *tables, d *domain, door Door, r, to *Request, returns bool) error {
 	v := r.look(e)
-	if len(d.whole) > 0 && len(r.descriptors) > 0 {
-		v.entries, v.said = r.entries, PolicyCost
-		for i := range r.descriptors {
-			// The whole request costs as much as its dearest part, however its parts are ordered.
-			v.said, v.unsaid = max(v.said, r.descriptors[i].cost), v.unsaid || r.descriptors[i].cost == PolicyCost
-		}
-		r.applyWhole(d.whole, v)
+	if len(d.whole) > 0 {
+		r.matchWhole(d, to, v, returns)
 	}
 	for i := range r.descriptors {
 		at := &r.descriptors[i]
+		if at.returns != returns {
+			continue
+		}
 		tuple := r.entries[at.from:at.to]
 		v.entries = tuple
 		v.setCost(at.cost)
 		r.matched = d.match(r.matched[:0], tuple, v)
+		if at.own.windowMs > 0 {
+			to.spendOwn(i, t.ownLimit(r.matched, at), tuple)
+			continue
+		}
 		for _, m := range r.matched {
-			r.target(i, m.policy, tuple, m.cost)
+			to.target(i, m.policy, tuple, m.cost)
 		}
 	}
 	return v.err(r, door)
+}
+
+// matchWhole charges the policies of the whole request, which costs as much as its dearest part, however its parts are
+// ordered, and reports them with the first of these. What it gives back does not make it cheaper.
+func (r *Request) matchWhole(d *domain, to *Request, v *view, returns bool) {
+	v.entries, v.said = r.entries, PolicyCost
+	parts, first := 0, 0
+	for i := range r.descriptors {
+		if at := &r.descriptors[i]; at.returns == returns {
+			if parts == 0 {
+				first = i
+			}
+			parts++
+			v.said, v.unsaid = max(v.said, at.cost), v.unsaid || at.cost == PolicyCost
+		}
+	}
+	if parts == 0 || returns && parts < len(r.descriptors) {
+		return
+	}
+	to.applyWhole(first, d.whole, v)
 }
 
 // DecideAttributes decides for all policies of a domain that apply to the attributes of a request, together: each whose
@@ -101,7 +134,7 @@ func (e *Engine) matchAttributes(d *domain, door Door, r *Request, lookup func(k
 	v := r.look(e)
 	v.lookup = lookup
 	v.setCost(cost)
-	r.applyWhole(d.whole, v)
+	r.applyWhole(0, d.whole, v)
 	for _, on := range d.inOrder {
 		from := len(r.entries)
 		if r.attributes(on.keys, lookup) == "" {
@@ -121,11 +154,11 @@ func (e *Engine) matchAttributes(d *domain, door Door, r *Request, lookup func(k
 	return v.err(r, door)
 }
 
-// applyWhole charges those policies without descriptors that apply, and reports them with the first descriptor.
-func (r *Request) applyWhole(policies []*compiled, v *view) {
+// applyWhole charges those policies without descriptors that apply, and reports them with the descriptor at that index.
+func (r *Request) applyWhole(at int, policies []*compiled, v *view) {
 	for _, c := range policies {
 		if cost, applies := v.applies(c); applies {
-			r.target(0, c, nil, cost)
+			r.target(at, c, nil, cost)
 		}
 	}
 }
@@ -140,6 +173,7 @@ func (e *Engine) finish(ctx context.Context, door Door, t *tables, r *Request, s
 		}
 		if err != nil {
 			e.metrics.refused(r, door)
+			e.mark(ctx, door, t, r, nil)
 			return Result{}, err
 		}
 	}
@@ -147,7 +181,10 @@ func (e *Engine) finish(ctx context.Context, door Door, t *tables, r *Request, s
 		e.metrics.latency[door].Observe(e.now().Sub(start).Seconds())
 	}
 	e.metrics.decided(r, door)
-	return r.result(), nil
+	e.tellDenied(r)
+	result := r.result()
+	e.mark(ctx, door, t, r, &result)
+	return result, nil
 }
 
 // result makes the verdicts from the answers.

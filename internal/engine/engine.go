@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
@@ -101,6 +102,12 @@ type Options struct {
 	// ExpressionFailed is called at most once a minute for a policy of which an expression has no value for a request; the
 	// message says which and why, and nothing of the request. It must not block. May be nil.
 	ExpressionFailed func(p *policy.RateLimit, message string)
+	// Denied is called for each policy that denied a request, not for one that only looks on: with the key of the subject's
+	// counter, and the values of the policy's descriptors. It must not block, nor keep what it is given. May be nil.
+	Denied func(p *policy.RateLimit, key string, values []string)
+	// Tracer makes a span of each call of Redis for a request whose own span is recorded, and that one is told what was
+	// decided. nil makes none.
+	Tracer trace.Tracer
 	// Logger gets one line per transition; nil discards.
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil keeps them unregistered.
@@ -116,6 +123,8 @@ type Engine struct {
 	limiter          Limiter
 	reread           func()
 	expressionFailed func(*policy.RateLimit, string)
+	denied           func(p *policy.RateLimit, key string, values []string) // nil: nobody is told
+	tracer           trace.Tracer                                           // nil: no spans
 	log              *slog.Logger
 	now              func() time.Time
 	metrics          *metrics
@@ -133,7 +142,10 @@ type Engine struct {
 func New(opts Options) *Engine {
 	e := &Engine{
 		limiter: opts.Limiter, reread: opts.Reread, expressionFailed: opts.ExpressionFailed, log: opts.Logger, now: opts.Now,
-		ready: make(chan struct{}),
+		denied: opts.Denied, tracer: opts.Tracer, ready: make(chan struct{}),
+	}
+	if e.tracer != nil {
+		e.limiter = traced{Limiter: e.limiter, tracer: e.tracer}
 	}
 	if e.reread == nil {
 		e.reread = func() {}

@@ -31,7 +31,7 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 			for i := range rows {
 				a := &r.answers[original(indices, i)]
 				a.state, a.row = stateDecided, rows[i]
-				a.policy.succeeded(now, e.log)
+				a.policy.succeeded(now, r.unpublished, e.log)
 				e.note(r, a.policy, &pending[i], &rows[i], start)
 			}
 			return nil
@@ -182,12 +182,13 @@ func (c *compiled) absent(now time.Time, log *slog.Logger) state {
 	return stateFailed
 }
 
-// succeeded notes that Redis decided by the policy.
-func (c *compiled) succeeded(now time.Time, log *slog.Logger) {
+// succeeded notes that Redis decided by the policy. Where the policy went with the call, that says nothing of whether Redis
+// serves it.
+func (c *compiled) succeeded(now time.Time, wentAlong bool, log *slog.Logger) {
 	if c.trouble.wrongType.succeeded(now) {
 		log.Info("policy counts again: its keys hold what they should", "policy", c.policy.Name)
 	}
-	if c.trouble.absent.succeeded(now) {
+	if !wentAlong && c.trouble.absent.succeeded(now) {
 		log.Info("redis serves the policy again", "policy", c.policy.Name)
 	}
 }

@@ -192,13 +192,13 @@ func (m *metrics) setInForce(set *policy.Set, now time.Time) {
 	m.policies.Set(float64(len(set.RateLimits)))
 }
 
-// forget removes the series of policies that are no longer there. A decision that is still under way counts on for
-// nobody, or brings its series back once: then it goes with the next set in which the policy was and is not.
+// forget removes the series of policies that are no longer there. A decision that is still under way counts for nobody.
 func (m *metrics) forget(old, next *tables) {
 	for name, c := range old.names {
 		if next.names[name] != nil {
 			continue
 		}
+		c.counters.gone.Store(true)
 		for door := range c.counters.decisions {
 			for outcome := range c.counters.decisions[door] {
 				if c.counters.decisions[door][outcome].Load() != nil {
@@ -225,6 +225,8 @@ func (m *metrics) forget(old, next *tables) {
 type counters struct {
 	decisions   [doors][outcomes]atomic.Pointer[prometheus.Counter]
 	newSubjects atomic.Pointer[prometheus.Counter]
+	// gone tells that the policy is no longer there, so that no series of it may be made any more.
+	gone atomic.Bool
 }
 
 func (c *counters) takeOver(old *counters) {
@@ -260,9 +262,26 @@ func (m *metrics) decided(r *Request, door Door) {
 		if a.state == stateDecided && a.row.New {
 			m.countNew(a.policy)
 		}
-		if a.state == stateDecided && a.row.Garbled {
+		if a.state == stateDecided && a.row.Garbled && !a.policy.counters.gone.Load() {
 			namespace, short, _ := strings.Cut(a.policy.policy.Name, "/")
 			m.garbledStates.WithLabelValues(namespace, short).Inc()
+		}
+	}
+}
+
+// tellDenied tells of what denied the request. It is called after the decision, and of a look not at all.
+func (e *Engine) tellDenied(r *Request) {
+	if e.denied == nil || r.operation == opPeek {
+		return
+	}
+	for i := range r.answers {
+		if r.answers[i].state == stateSpared {
+			continue // it said nothing
+		}
+		switch r.outcome(i) {
+		case outcomeDenied, outcomeCached, outcomePenalty, outcomeDegradedDenied:
+			e.denied(r.answers[i].policy.policy, r.charges[i].Key, r.charges[i].Values)
+		default: // it let the request pass
 		}
 	}
 }
@@ -271,6 +290,9 @@ func (m *metrics) decided(r *Request, door Door) {
 func (m *metrics) countNew(c *compiled) {
 	handle := c.counters.newSubjects.Load()
 	if handle == nil {
+		if c.counters.gone.Load() {
+			return
+		}
 		namespace, short, _ := strings.Cut(c.policy.Name, "/")
 		counter := m.newSubjects.WithLabelValues(namespace, short)
 		handle = &counter
@@ -281,12 +303,18 @@ func (m *metrics) countNew(c *compiled) {
 
 // expressionFailed counts a request for which an expression of the policy has no value.
 func (m *metrics) expressionFailed(c *compiled) {
+	if c.counters.gone.Load() {
+		return
+	}
 	namespace, short, _ := strings.Cut(c.policy.Name, "/")
 	m.expressionErrors.WithLabelValues(namespace, short).Inc()
 }
 
 // operated counts an operation that is no decision.
 func (m *metrics) operated(c *compiled, door Door, op operation, result operationResult) {
+	if c.counters.gone.Load() {
+		return
+	}
 	namespace, short, _ := strings.Cut(c.policy.Name, "/")
 	m.operations.WithLabelValues(namespace, short, operationNames[op], operationResultNames[result], doorNames[door]).Inc()
 }
@@ -295,6 +323,9 @@ func (m *metrics) operated(c *compiled, door Door, op operation, result operatio
 func (m *metrics) count(c *compiled, door Door, o outcome) {
 	handle := c.counters.decisions[door][o].Load()
 	if handle == nil {
+		if c.counters.gone.Load() {
+			return
+		}
 		counter := m.decisions.WithLabelValues(decisionLabels(c.policy.Name, door, uint8(o))...)
 		handle = &counter
 		c.counters.decisions[door][o].Store(handle)

@@ -228,6 +228,67 @@ func TestSeriesOfExpressionsGoWithTheirPolicy(t *testing.T) {
 	}
 }
 
+func TestSeriesOfAThousandPoliciesGoWithThem(t *testing.T) {
+	w := newWorld(t, rateLimit("stays", "user", ""))
+	w.decide(t, tuple{"user", "bob"})
+	count := func() int {
+		n := 0
+		for _, family := range w.families(t) {
+			n += len(family.GetMetric())
+		}
+		return n
+	}
+	before := count()
+	for round := range 10 {
+		policies := []policy.RateLimit{rateLimit("stays", "user", "")}
+		for i := range 100 {
+			name := fmt.Sprintf("p-%d-%d", round, i)
+			row := denied(10, time.Minute)
+			row.New, row.Garbled = true, true
+			w.store.rows["shop/"+name] = row
+			policies = append(policies, when(rateLimit(name, "user", "", "number", fmt.Sprint(i)), `int(request.descriptors["user"]) > 0`))
+		}
+		w.Use(validSet(t, policies...))
+		for i := range 100 {
+			number := fmt.Sprint(i)
+			w.decide(t, tuple{"user", "bob", "number", number})
+			w.decide(t, tuple{"user", "1", "number", number})
+			call := Call{Policy: fmt.Sprintf("shop/p-%d-%d", round, i), Lookup: lookupIn("user", "1", "number", number), Cost: 1}
+			if _, err := w.Refund(t.Context(), DoorAPI, call); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if during := count(); during < before+500 {
+		t.Fatalf("%d series of 100 policies, want 5 and more of each", during-before)
+	}
+	w.Use(validSet(t, rateLimit("stays", "user", "")))
+	if after := count(); after != before {
+		t.Errorf("%d series after 1,000 policies have come and gone, want %d as before", after, before)
+	}
+}
+
+func TestADecisionUnderWayBringsNoSeriesBack(t *testing.T) {
+	w := newWorld(t, rateLimit("goes", "user", ""))
+	row := allowed(10, 9)
+	row.New, row.Garbled = true, true
+	w.store.rows["shop/goes"] = row
+	w.store.fail = func([]limit.Charge) error {
+		w.Use(validSet(t, rateLimit("stays", "path", "")))
+		return nil
+	}
+	w.decide(t, tuple{"user", "bob"})
+	w.Use(validSet(t, rateLimit("goes", "user", "")))
+	if _, err := w.Refund(t.Context(), DoorAPI, Call{Policy: "shop/goes", Lookup: lookupIn("user", "bob"), Cost: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range w.families(t) {
+		if strings.Contains(family.String(), `"goes"`) {
+			t.Errorf("%s shows a policy that is gone", family.GetName())
+		}
+	}
+}
+
 func TestSeriesOfAPolicyStayWhileItDoes(t *testing.T) {
 	w := newWorld(t, rateLimit("stays", "user", ""), rateLimit("goes", "path", ""))
 	w.decide(t, tuple{"user", "bob"}, tuple{"path", "/"})

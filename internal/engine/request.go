@@ -25,6 +25,7 @@ type Request struct {
 	view     view
 	matched  []match
 	targets  []target
+	subjects []redisops.Entry
 	charges  []limit.Charge
 	values   []string
 	counted  []redisops.Entry
@@ -32,12 +33,18 @@ type Request struct {
 	pending  []limit.Charge
 	indices  []int
 	verdicts []Verdict
+	// unpublished tells that one of the charges is by a limit of the request's own, returns that a descriptor gives back.
+	unpublished, returns bool
 }
 
 // descriptor is a run of entries.
 type descriptor struct {
 	from, to int
 	cost     int64
+	// own is the limit that the request brings along in the place of the policies'; without a window it brings none.
+	own ownLimit
+	// returns tells that the cost is given back.
+	returns bool
 }
 
 // target is a policy that applies to a descriptor, and the charge that it spends by.
@@ -87,6 +94,18 @@ func (r *Request) Entry(key, value string) {
 	r.descriptors[len(r.descriptors)-1].to = len(r.entries)
 }
 
+// Limit has the descriptor that was begun last limited by so many requests in a window of that length, whole milliseconds,
+// in the place of the policies that apply to it: see Engine.Decide. Requests are 0 (all are denied) to policy.MaxInteger,
+// the window is policy.MinWindow to policy.MaxWindow. Whether the caller may bring a limit along is for the door to know.
+func (r *Request) Limit(requests int64, window time.Duration) {
+	r.descriptors[len(r.descriptors)-1].own = ownLimit{requests: requests, windowMs: window.Milliseconds()}
+}
+
+// GiveBack has the descriptor that was begun last give its cost back in the place of charging it.
+func (r *Request) GiveBack() {
+	r.descriptors[len(r.descriptors)-1].returns, r.returns = true, true
+}
+
 // Release ends the use of the request, and of the result of its decision.
 func (r *Request) Release() {
 	// Nothing of a user's stays behind in the pool, and no old policy set is kept alive by it.
@@ -95,11 +114,13 @@ func (r *Request) Release() {
 	clear(r.charges)
 	clear(r.values)
 	clear(r.counted[:cap(r.counted)])
+	clear(r.subjects[:cap(r.subjects)])
 	clear(r.answers)
 	clear(r.pending[:cap(r.pending)])
 	clear(r.verdicts)
 	r.domain, r.view = "", view{}
 	r.operation, r.ttl, r.generation = opDecide, 0, 0
+	r.unpublished, r.returns = false, false
 	r.descriptors, r.entries = r.descriptors[:0], r.entries[:0]
 	r.matched, r.targets, r.charges = r.matched[:0], r.targets[:0], r.charges[:0]
 	r.values, r.answers, r.verdicts = r.values[:0], r.answers[:0], r.verdicts[:0]
@@ -156,7 +177,11 @@ func (r *Request) subject(c *compiled, entries []redisops.Entry) []redisops.Entr
 // subject of the same policy, they spend by one charge of their costs together, with the values of the first: decided side
 // by side, each would find room that only one of them can have.
 func (r *Request) target(at int, c *compiled, entries []redisops.Entry, cost int64) {
-	key := redisops.CounterKey(c.policy.Name, r.subject(c, entries))
+	r.spend(at, c, redisops.CounterKey(c.policy.Name, r.subject(c, entries)), entries, cost)
+}
+
+// spend is target for a counter key that is known.
+func (r *Request) spend(at int, c *compiled, key string, entries []redisops.Entry, cost int64) {
 	for i := range r.charges {
 		if r.charges[i].Key == key {
 			r.charges[i].Cost = min(r.charges[i].Cost+cost, policy.MaxInteger)
@@ -169,6 +194,9 @@ func (r *Request) target(at int, c *compiled, entries []redisops.Entry, cost int
 		r.values = append(r.values, entries[i].Value)
 	}
 	r.targets = append(r.targets, target{descriptor: at, charge: len(r.charges)})
-	r.charges = append(r.charges, limit.Charge{Policy: c.policy, Key: key, Values: r.values[from:len(r.values):len(r.values)], Cost: cost})
+	r.charges = append(r.charges, limit.Charge{
+		Policy: c.policy, Key: key, Values: r.values[from:len(r.values):len(r.values)], Cost: cost, Unpublished: c.unpublished,
+	})
+	r.unpublished = r.unpublished || c.unpublished
 	r.answers = append(r.answers, answer{policy: c})
 }

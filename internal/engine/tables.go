@@ -10,13 +10,16 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 )
 
-// tables is a policy set, arranged for matching. It never changes, apart from the metric handles.
+// tables is a policy set, arranged for matching. It never changes, apart from the metric handles and the limits that requests
+// brought along.
 type tables struct {
 	set *policy.Set
 	// generation tells this one from the ones before.
 	generation uint64
 	names      map[string]*compiled
 	domains    map[string]*domain
+	// own are the limits that requests brought along.
+	own ownLimits
 }
 
 // domain is the policies of one Envoy domain that requests are matched against: not those of a Concurrency, which count
@@ -58,7 +61,10 @@ type compiled struct {
 	bindings [][]binding
 	// cacheable tells that a denial can be remembered; see denials.
 	cacheable bool
-	counters  counters
+	// unpublished tells that it stands for a limit which a request brought along, so that Redis does not serve it.
+	unpublished bool
+	// counters are those of the policy's series; a limit that a request brought along is counted with the policy.
+	counters *counters
 	// trouble is the same one in every set that has a policy of the name, one after the other.
 	trouble *trouble
 }
@@ -109,7 +115,7 @@ func compile(set *policy.Set, old *tables) *tables {
 		}
 		if old != nil {
 			if before := old.names[rl.Name]; before != nil {
-				c.counters.takeOver(&before.counters)
+				c.counters.takeOver(before.counters)
 				c.trouble = before.trouble
 			}
 		}
@@ -133,7 +139,7 @@ func compile(set *policy.Set, old *tables) *tables {
 }
 
 func compilePolicy(rl *policy.RateLimit) *compiled {
-	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), cacheable: cacheable(rl), trouble: &trouble{}}
+	c := &compiled{policy: rl, patterns: make([]pattern, len(rl.Descriptors)), cacheable: cacheable(rl), counters: &counters{}, trouble: &trouble{}}
 	for i, descriptor := range rl.Descriptors {
 		c.patterns[i] = compilePattern(descriptor.Value)
 		c.shared = c.shared || descriptor.Shared

@@ -152,7 +152,7 @@ func inShadow(key string, percent int64) bool {
 // merge makes v the verdict of what it stood for and of other together.
 func (v *Verdict) merge(other *Verdict) {
 	mode := max(v.Mode, other.Mode)
-	if other.binds(v) {
+	if other.Binds(v) {
 		*v = *other
 	}
 	v.Mode = mode
@@ -163,8 +163,9 @@ func (v *Verdict) LooksOn() bool {
 	return v.Reason == limit.ReasonShadow || v.Policy != nil && v.Policy.ShadowPercent == 100
 }
 
-// binds tells whether v is to be reported rather than other. What only looks on does not hide what enforces.
-func (v *Verdict) binds(other *Verdict) bool {
+// Binds tells whether v is to be reported rather than other: a denial before what is allowed, of denials the one that takes
+// longest, else the tightest. What only looks on does not hide what enforces.
+func (v *Verdict) Binds(other *Verdict) bool {
 	switch {
 	case v.Allowed != other.Allowed:
 		return !v.Allowed

@@ -42,6 +42,8 @@ type Limiter struct {
 	mode   library.Mode
 	loader loader
 	known  preparations
+	// documents are for calls with a policy that is not published.
+	documents preparations
 	// noFlags is set once the server did not compile a script that begins with #!lua.
 	noFlags atomic.Bool
 
@@ -100,7 +102,10 @@ func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
 		}
 		return []Row{row}, nil
 	default:
-		reply, err := l.call(ctx, &l.many, func(command, script any) ([]any, error) { return l.arguments(&l.many, command, script, charges) })
+		along := unpublished(charges)
+		reply, err := l.call(ctx, &l.many, along, func(command, script any) ([]any, error) {
+			return l.arguments(&l.many, command, script, charges, along)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("limit %d charges: %w", len(charges), err)
 		}
@@ -122,10 +127,11 @@ func (l *Limiter) Within(ctx context.Context, start time.Time) (context.Context,
 // so each time they are new.
 type arranger func(command, script any) ([]any, error)
 
-func (l *Limiter) call(ctx context.Context, o *operation, arrange arranger) (any, error) {
+// call makes a call of a function, or of the script in its place where the server has no functions or the policies go along.
+func (l *Limiter) call(ctx context.Context, o *operation, along bool, arrange arranger) (any, error) {
 	var reply any
 	var err error
-	if l.mode == library.ModeFunctions {
+	if l.mode == library.ModeFunctions && !along {
 		reply, err = l.callFunction(ctx, o, arrange)
 	} else {
 		reply, err = l.callScript(ctx, o, arrange)

@@ -40,7 +40,10 @@ func (l *Limiter) Reset(ctx context.Context, charge Charge) (Row, error) {
 
 // one makes a call of one charge, and reads its row.
 func (l *Limiter) one(ctx context.Context, o *operation, charges []Charge) (Row, error) {
-	reply, err := l.call(ctx, o, func(command, script any) ([]any, error) { return l.arguments(o, command, script, charges) })
+	along := unpublished(charges)
+	reply, err := l.call(ctx, o, along, func(command, script any) ([]any, error) {
+		return l.arguments(o, command, script, charges, along)
+	})
 	if err == nil {
 		var row Row
 		if row, err = parseRow(reply); err == nil {
@@ -66,11 +69,11 @@ func (l *Limiter) ReleaseSlot(ctx context.Context, slot Slot) (Row, error) {
 
 // slot makes a call of a slot, whose arguments stand between the policy and the values.
 func (l *Limiter) slot(ctx context.Context, o *operation, slot Slot, arguments ...any) (Row, error) {
-	p, err := l.prepared(slot.Policy)
+	p, err := l.prepared(slot.Policy, false)
 	if err != nil {
 		return Row{}, err
 	}
-	reply, err := l.call(ctx, o, func(command, script any) ([]any, error) {
+	reply, err := l.call(ctx, o, false, func(command, script any) ([]any, error) {
 		args := []any{command, script, 1 + len(p.logs), slot.Key}
 		for _, name := range p.logs {
 			args = append(args, redisops.LogKey(slot.Key, name))

@@ -21,7 +21,8 @@ func ValidID(id string) bool {
 
 // Charge is one budget that a request spends from.
 type Charge struct {
-	// Policy decides; its limits are the ones that Redis serves under its name, or (in script mode) these.
+	// Policy decides; its limits are the ones that Redis serves under its name, or (in script mode, and in a call with an
+	// Unpublished charge) these.
 	Policy *policy.RateLimit
 	// Key is redisops.CounterKey of the policy's name and the subject.
 	Key string
@@ -31,6 +32,9 @@ type Charge struct {
 	Cost int64
 	// ID names the decision (see ValidID), so that it is made once: within 60 s it gets the same row again. Empty is none.
 	ID string
+	// Unpublished tells that Redis does not serve the policy, so that it has to go with the call. A call with such a charge
+	// takes all its policies along: the same Lua runs as a script, on the same keys. The policy must be sealed.
+	Unpublished bool
 }
 
 // Slot is a place among those of a Concurrency.

@@ -6,12 +6,14 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/prometheus/client_golang/prometheus"
@@ -168,7 +170,9 @@ func (p *penstockd) mustAsk(t *testing.T, pairs ...string) *ratelimitv3.RateLimi
 	return response
 }
 
-func degraded(r *ratelimitv3.RateLimitResponse) bool { return len(r.GetResponseHeadersToAdd()) > 0 }
+func degraded(r *ratelimitv3.RateLimitResponse) bool {
+	return slices.ContainsFunc(r.GetResponseHeadersToAdd(), func(h *corev3.HeaderValue) bool { return h.GetKey() == "x-penstock-degraded" })
+}
 
 func rateLimit(name, key, onStoreFailure string, algorithm string) policy.RateLimit {
 	return policy.RateLimit{
