@@ -14,6 +14,9 @@ import (
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/service"
+	"github.com/penstock-dev/penstock/internal/service/callers"
+	"github.com/penstock-dev/penstock/internal/service/origin"
+	"github.com/penstock-dev/penstock/internal/service/tlsfiles"
 )
 
 // passwordVariable is the one setting without a flag: arguments can be read by everybody on the machine.
@@ -23,6 +26,9 @@ const passwordVariable = "PENSTOCKD_REDIS_PASSWORD"
 type config struct {
 	redis    redisops.Config
 	service  service.Config
+	tls      tlsfiles.Config // without a CertFile there is no TLS
+	callers  callers.Config
+	tracing  bool
 	policies *policy.Set // nil: from Redis
 	// denyCache is whether what Redis denied is denied again for a moment without asking it.
 	denyCache bool
@@ -32,6 +38,7 @@ type config struct {
 // settings are the flags as they were given.
 type settings struct {
 	redisURL, passwordFile, policiesFile, logLevel string
+	trustedProxies                                 []string
 	cfg                                            config
 }
 
@@ -64,14 +71,32 @@ func (s *settings) groups() []group {
 			f.BoolVar(&s.cfg.denyCache, "deny-cache", true, "deny what Redis has just denied, for at most 1s, without asking it again")
 		}),
 		add("Doors", func(f *pflag.FlagSet) {
-			f.StringVar(&svc.HTTP, "http", ":8080", `address of forward-auth, /healthz and /readyz; "" closes it`)
-			f.StringVar(&svc.GRPC, "grpc", ":8081", `address of the Envoy Rate Limit Service, health and reflection; "" closes it`)
-			f.StringVar(&svc.Metrics, "metrics", ":9090", `address of /metrics; "" closes it`)
+			f.StringVar(&svc.HTTP, "http", ":8080", `address of forward-auth, /json, LimiterService, /healthz and /readyz; "" closes it`)
+			f.StringVar(&svc.GRPC, "grpc", ":8081", `address of Envoy's services (Rate Limit Service, ext_authz), health and reflection; "" closes it`)
+			f.StringVar(&svc.Metrics, "metrics", ":9090", `address of /metrics and /debug; "" closes it`)
+			f.StringSliceVar(&s.trustedProxies, "trusted-proxies", nil, "addresses or networks (10.0.0.0/8) whose X-Forwarded-* headers are believed")
+			f.StringVar(&svc.DefaultDomain, "default-domain", "", "the domain at /auth and ext_authz of requests that name none")
+			f.BoolVar(&svc.Strict, "strict", false, "refuse requests for a domain without policies, in place of letting them pass")
+			f.IntVar(&svc.MaxConnections, "max-client-connections", service.DefaultMaxConnections, "most connections of callers at a time, for each port")
+		}),
+		add("TLS and callers", func(f *pflag.FlagSet) {
+			f.StringVar(&s.cfg.tls.CertFile, "tls-cert", "", "a file with the certificate of every port, and its chain; none is no TLS")
+			f.StringVar(&s.cfg.tls.KeyFile, "tls-key", "", "a file with its key")
+			f.StringVar(&s.cfg.tls.ClientCAFile, "tls-client-ca", "", "a file with the CAs of callers' certificates")
+			f.StringVar(&s.cfg.callers.Mode, "auth", callers.None, "how callers prove who they are: none, mtls or bearer")
+			f.StringVar(&s.cfg.callers.File, "auth-callers", "", "a file that names callers and what each may touch")
+			f.StringVar(&s.cfg.callers.JWKS, "auth-jwks", "", "the keys of ServiceAccount tokens: a file, or an https URL such as https://kubernetes.default.svc/openid/v1/jwks")
+			f.StringVar(&s.cfg.callers.JWKSCAFile, "auth-jwks-ca", "", "a file with the CAs of that URL; none are those of the system")
+			f.StringVar(&s.cfg.callers.JWKSTokenFile, "auth-jwks-token-file", "", "a file with the token to show at that URL")
+			f.StringVar(&s.cfg.callers.Issuer, "auth-issuer", "", "the issuer that ServiceAccount tokens must have")
+			f.StringVar(&s.cfg.callers.Audience, "auth-audience", callers.DefaultAudience, "the audience that they must have")
 		}),
 		add("Process", func(f *pflag.FlagSet) {
 			f.DurationVar(&svc.LameDuck, "lame-duck", 5*time.Second, "how long to go on serving after SIGTERM while load balancers turn away")
 			f.DurationVar(&svc.Drain, "drain", service.DefaultDrain, "how long requests under way may take to end after that")
 			f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
+			f.BoolVar(&s.cfg.tracing, "tracing", false, "send traces by OTLP, as the variables OTEL_… say")
+			f.BoolVar(&svc.Pprof, "pprof", false, "serve /debug/pprof/ on the metrics port, to this host only")
 		}),
 	}
 }
@@ -156,6 +181,21 @@ func (s *settings) finish(env func(string) (string, bool)) (config, error) {
 	}
 	if n := cfg.redis.MaxConnections; n < 1 {
 		return cfg, fmt.Errorf("--max-connections is %d; give at least 1", n)
+	}
+	if n := cfg.service.MaxConnections; n < 1 {
+		return cfg, fmt.Errorf("--max-client-connections is %d; give at least 1", n)
+	}
+	if cfg.service.Proxies, err = origin.ParseProxies(s.trustedProxies); err != nil {
+		return cfg, fmt.Errorf("--trusted-proxies: %w", err)
+	}
+	if cfg.tls.CertFile == "" && (cfg.tls.KeyFile != "" || cfg.tls.ClientCAFile != "") {
+		return cfg, errors.New("--tls-cert is missing; give the file of the certificate to --tls-key, too")
+	}
+	if err := cfg.callers.Validate(); err != nil {
+		return cfg, err
+	}
+	if cfg.callers.Mode == callers.MTLS && cfg.tls.ClientCAFile == "" {
+		return cfg, errors.New("--tls-client-ca is missing; --auth=mtls needs the CAs of callers' certificates, with --tls-cert and --tls-key")
 	}
 	if err := cfg.logLevel.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return cfg, fmt.Errorf("--log-level is %q; give debug, info, warn or error", s.logLevel)

@@ -108,6 +108,13 @@ func TestAWrongSettingIsNamedWithItsRemedy(t *testing.T) {
 		"backoffs crossed":       {[]string{"--redis", "redis://r", "--min-backoff", "5s"}, nil, []string{"--max-backoff is 2s", "give at least 5s"}},
 		"no connections":         {[]string{"--redis", "redis://r", "--max-connections", "0"}, nil, []string{"--max-connections is 0", "give at least 1"}},
 		"a level of logs":        {[]string{"--redis", "redis://r", "--log-level", "loud"}, nil, []string{`--log-level is "loud"`, "debug, info, warn or error"}},
+		"no client connections":  {[]string{"--redis", "redis://r", "--max-client-connections", "0"}, nil, []string{"--max-client-connections is 0", "give at least 1"}},
+		"a proxy by its name":    {[]string{"--redis", "redis://r", "--trusted-proxies", "10.0.0.0/8,edge"}, nil, []string{"--trusted-proxies", "edge"}},
+		"a key and no cert":      {[]string{"--redis", "redis://r", "--tls-key", "tls.key"}, nil, []string{"--tls-cert is missing"}},
+		"client CAs and no cert": {[]string{"--redis", "redis://r", "--tls-client-ca", "ca.crt"}, nil, []string{"--tls-cert is missing"}},
+		"mtls and no CAs":        {[]string{"--redis", "redis://r", "--auth", "mtls", "--auth-callers", "c.yaml"}, nil, []string{"--tls-client-ca is missing"}},
+		"an unknown auth":        {[]string{"--redis", "redis://r", "--auth", "basic"}, nil, []string{"--auth", "none, mtls or bearer"}},
+		"bearer and no tokens":   {[]string{"--redis", "redis://r", "--auth", "bearer"}, nil, []string{"--auth-callers", "--auth-jwks"}},
 		"an argument":            {[]string{"--redis", "redis://r", "serve"}, nil, []string{`unexpected argument "serve"`}},
 		"no password file":       {[]string{"--redis", "redis://r", "--redis-password-file", "/does/not/exist"}, nil, []string{"--redis-password-file", "/does/not/exist"}},
 		"no policies file":       {[]string{"--redis", "redis://r", "--policies", "/does/not/exist"}, nil, []string{"--policies", "/does/not/exist"}},
@@ -157,7 +164,7 @@ func TestHelpNamesEveryFlagInItsGroup(t *testing.T) {
 		t.Fatalf("%v, want ErrHelp", err)
 	}
 	at := 0
-	for _, want := range []string{"Redis:\n", "--redis string", "--command-timeout", "Policies:\n", "--policies", "--deny-cache", "Doors:\n", "--http", "--grpc", "--metrics", "Process:\n", "--lame-duck", "--log-level"} {
+	for _, want := range []string{"Redis:\n", "--redis string", "--command-timeout", "Policies:\n", "--policies", "--deny-cache", "Doors:\n", "--http", "--grpc", "--metrics", "--trusted-proxies", "TLS and callers:\n", "--tls-cert", "--auth", "Process:\n", "--lame-duck", "--log-level", "--tracing"} {
 		next := strings.Index(out.String()[at:], want)
 		if next < 0 {
 			t.Fatalf("help lacks %q, or has it elsewhere:\n%s", want, &out)

@@ -21,7 +21,11 @@ import (
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/service"
+	"github.com/penstock-dev/penstock/internal/service/callers"
 	"github.com/penstock-dev/penstock/internal/service/store"
+	"github.com/penstock-dev/penstock/internal/service/tlsfiles"
+	"github.com/penstock-dev/penstock/internal/service/topdenied"
+	"github.com/penstock-dev/penstock/internal/service/tracing"
 )
 
 func main() {
@@ -56,21 +60,43 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 	st := store.Open(cfg.redis, log)
 	defer st.Close()
 	registry := service.NewRegistry()
-	eng := engine.New(engine.Options{
+	denials := topdenied.New(nil)
+	options := engine.Options{
 		Limiter: st, Reread: st.Reread, ExpressionFailed: st.ExpressionFailed, Logger: log, Registerer: registry,
-		NoDenyCache: !cfg.denyCache,
-	})
-	cfg.service.WhyNotReady = st.Why
+		NoDenyCache: !cfg.denyCache, Denied: denials.Denied,
+	}
+	cfg.service.Denials, cfg.service.WhyNotReady = denials, st.Why
+	if cfg.tls.CertFile != "" {
+		files, err := tlsfiles.New(cfg.tls, log)
+		if err != nil {
+			return err
+		}
+		defer files.Close()
+		cfg.service.TLS = files.ServerConfig()
+	}
+	var err error
+	if cfg.service.Callers, err = callers.New(cfg.callers, log, registry); err != nil {
+		return err
+	}
+	if cfg.tracing {
+		if cfg.service.Tracing, err = tracing.Start(ctx, log); err != nil {
+			return err
+		}
+		defer func() { _ = cfg.service.Tracing.Shutdown(context.WithoutCancel(ctx)) }()
+		options.Tracer = cfg.service.Tracing.Tracer()
+	}
+	eng := engine.New(options)
 	svc, err := service.New(cfg.service, eng, registry, log)
 	if err != nil {
 		return err
 	}
 
-	// The store outlives ctx: while the doors drain, decisions go on.
+	// What follows outlives ctx: while the doors drain, decisions go on.
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var followed sync.WaitGroup
 	defer followed.Wait()
 	defer stop()
+	followed.Go(func() { cfg.service.Callers.Run(following) })
 	if cfg.policies != nil {
 		st.UseScripts()
 		followed.Go(func() {

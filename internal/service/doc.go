@@ -5,5 +5,6 @@
 //	svc.Addresses()      // what it listens on: New has opened the ports
 //	err = svc.Run(ctx)   // serves until ctx ends, then drains
 //
-// Each door has a package of its own: rls, forwardauth, api.
+// Each door has a package of its own: rls (with /json), extauthz, forwardauth, api. What they tell HTTP clients is in answers,
+// where a request began in origin, who asks in callers.
 package service

@@ -1,8 +1,10 @@
 package service
 
 import (
+	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -11,7 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/penstock-dev/penstock/internal/service/api"
+	"github.com/penstock-dev/penstock/internal/service/debug"
 	"github.com/penstock-dev/penstock/internal/service/forwardauth"
+	"github.com/penstock-dev/penstock/internal/service/rls"
 )
 
 // Bounds of a request over HTTP: what a slow or hostile client can hold, and for how long.
@@ -25,8 +29,9 @@ const (
 	maxBodyBytes   = 64 << 10
 )
 
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+func (s *Service) newHTTPServer(handler http.Handler) *http.Server {
 	return &http.Server{
+		TLSConfig:         s.cfg.TLS.Clone(), // a server changes its own
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
@@ -34,11 +39,21 @@ func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		// What the server says of its clients (a broken handshake, a bad request line) is for whoever debugs one.
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 }
 
-// withHTTP2 lets a server speak HTTP/2 too, also without TLS to clients that begin with it: gRPC does.
+// newDoorServer makes the server of the doors. It speaks HTTP/2 too, also without TLS to clients that begin with it, as those
+// of gRPC do, and its connections do not last for ever.
+func (s *Service) newDoorServer(handler http.Handler) *http.Server {
+	aging := aging{age: maxConnectionAge, now: time.Now}
+	server := withHTTP2(s.newHTTPServer(aging.handler(handler)))
+	server.ConnContext = func(ctx context.Context, connection net.Conn) context.Context {
+		return aging.begin(s.cfg.Callers.ConnContext(ctx, connection), connection)
+	}
+	return server
+}
+
 func withHTTP2(server *http.Server) *http.Server {
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
@@ -55,15 +70,29 @@ func withHTTP2(server *http.Server) *http.Server {
 
 // doors is what callers reach. No http.ServeMux: it redirects a path that is not clean, and behind /auth/ stands the path
 // of somebody else's request.
-func (s *Service) doors() http.Handler {
-	auth := bounded(forwardauth.New(s.engine))
-	limiter := api.New(s.engine)
+func (s *Service) doors(envoy *rls.Server, recovery *recovery) http.Handler {
+	callers := s.cfg.Callers
+	// traced is outside of recovery, so that it sees what a panic is answered with.
+	traced := func(door string, next http.Handler) http.Handler {
+		next = recovery.handler(next)
+		if s.cfg.Tracing != nil {
+			next = s.cfg.Tracing.Handler(door, next)
+		}
+		return next
+	}
+	auth := traced("forwardauth", callers.Handler(bounded(forwardauth.New(s.engine, forwardauth.Options{
+		Callers: callers, Proxies: s.cfg.Proxies, DefaultDomain: s.cfg.DefaultDomain, Strict: s.cfg.Strict,
+	}))))
+	limiter := traced("api", callers.DirectHandler(api.New(s.engine, callers)))
+	asJSON := traced("json", callers.DirectHandler(envoy.JSON()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, api.Prefix):
 			limiter.ServeHTTP(w, r)
 		case r.URL.Path == forwardauth.Path || strings.HasPrefix(r.URL.Path, forwardauth.Prefix):
 			auth.ServeHTTP(w, r)
+		case r.URL.Path == rls.JSONPath:
+			asJSON.ServeHTTP(w, r)
 		case r.URL.Path == "/healthz":
 			s.healthz(w, r)
 		case r.URL.Path == "/readyz":
@@ -80,6 +109,7 @@ func (s *Service) observability(registry *prometheus.Registry) http.Handler {
 	mux.HandleFunc("/healthz", s.healthz)
 	mux.HandleFunc("/readyz", s.readyz)
 	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle(debug.Prefix, debug.New(s.cfg.Denials, s.cfg.Pprof))
 	return mux
 }
 

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,23 +12,54 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 
 	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/service/callers"
+	"github.com/penstock-dev/penstock/internal/service/debug"
+	"github.com/penstock-dev/penstock/internal/service/origin"
+	"github.com/penstock-dev/penstock/internal/service/rls"
+	"github.com/penstock-dev/penstock/internal/service/topdenied"
+	"github.com/penstock-dev/penstock/internal/service/tracing"
 )
 
-// DefaultDrain is how long requests that are under way may take to end.
-const DefaultDrain = 20 * time.Second
+// Defaults of a Config.
+const (
+	// DefaultDrain is how long requests that are under way may take to end.
+	DefaultDrain = 20 * time.Second
+	// DefaultMaxConnections is how many connections of callers there may be for each port.
+	DefaultMaxConnections = 10_000
+)
 
-// Config says where to listen and how to end. An empty address leaves that port closed.
+// Config says where to listen, whom to answer, and how to end. An empty address leaves that port closed.
 type Config struct {
 	// HTTP is the address of the HTTP doors and of /healthz and /readyz.
 	HTTP string
 	// GRPC is the address of the gRPC doors, health and reflection.
 	GRPC string
-	// Metrics is the address of /metrics (and again /healthz and /readyz), apart from what callers reach.
+	// Metrics is the address of /metrics and /debug (and again /healthz and /readyz), apart from what callers reach.
 	Metrics string
+	// TLS is how every port is served; nil is without TLS.
+	TLS *tls.Config
+	// MaxConnections bounds the connections of each port: the next one waits until another ends. 0 is
+	// DefaultMaxConnections.
+	MaxConnections int
+	// Callers tells who may ask for what; nil is everybody.
+	Callers *callers.Directory
+	// Proxies are believed what they say of the requests that they ask about; the zero value is none.
+	Proxies origin.Proxies
+	// DefaultDomain is that of requests at /auth and ext_authz that name none; empty is none.
+	DefaultDomain string
+	// Strict refuses requests for a domain that no policy answers for.
+	Strict bool
+	// Denials is what /debug/top shows; nil is nothing.
+	Denials debug.Denials
+	// Pprof serves profiles under /debug/pprof/, to this host only.
+	Pprof bool
+	// Tracing makes spans of requests; nil makes none.
+	Tracing *tracing.Tracing
 	// LameDuck is how long to go on serving after readiness was withdrawn, so that load balancers see it first. 0 is not
 	// at all.
 	LameDuck time.Duration
@@ -65,6 +97,15 @@ func New(cfg Config, eng *engine.Engine, registry *prometheus.Registry, log *slo
 	if cfg.Drain == 0 {
 		cfg.Drain = DefaultDrain
 	}
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = DefaultMaxConnections
+	}
+	if cfg.Callers == nil {
+		cfg.Callers = callers.Everybody()
+	}
+	if cfg.Denials == nil {
+		cfg.Denials = topdenied.New(nil)
+	}
 	s := &Service{cfg: cfg, engine: eng, log: log, pause: time.Sleep}
 	for _, port := range []struct {
 		name, address string
@@ -80,12 +121,13 @@ func New(cfg Config, eng *engine.Engine, registry *prometheus.Registry, log *slo
 			s.close()
 			return nil, fmt.Errorf("opening the %s port: %w", port.name, err)
 		}
-		*port.listener = listener
+		*port.listener = netutil.LimitListener(listener, cfg.MaxConnections)
 	}
 	recovery := newRecovery(registry, log)
-	s.httpServer = withHTTP2(newHTTPServer(recovery.handler(s.doors()), log))
-	s.metricsServer = newHTTPServer(recovery.handler(s.observability(registry)), log)
-	s.grpcServer, s.health = newGRPCServer(eng, recovery)
+	envoy := rls.New(eng, rls.Options{Callers: cfg.Callers, Strict: cfg.Strict, Registerer: registry, Logger: log})
+	s.httpServer = s.newDoorServer(s.doors(envoy, recovery))
+	s.metricsServer = s.newHTTPServer(recovery.handler(s.observability(registry)))
+	s.grpcServer, s.health = s.newGRPCServer(envoy, recovery)
 	return s, nil
 }
 
@@ -114,10 +156,10 @@ func (s *Service) close() {
 // called once; it fails when a server fails.
 func (s *Service) Run(ctx context.Context) error {
 	failed := make(chan error, 3)
-	s.serve("http", s.http, s.httpServer.Serve, failed)
-	s.serve("metrics", s.metrics, s.metricsServer.Serve, failed)
+	s.serve("http", s.http, s.overHTTP(s.httpServer), failed)
+	s.serve("metrics", s.metrics, s.overHTTP(s.metricsServer), failed)
 	s.serve("grpc", s.grpc, s.grpcServer.Serve, failed)
-	s.log.Info("listening", "http", address(s.http), "grpc", address(s.grpc), "metrics", address(s.metrics))
+	s.log.Info("listening", "http", address(s.http), "grpc", address(s.grpc), "metrics", address(s.metrics), "tls", s.cfg.TLS != nil)
 
 	ready := s.engine.Ready()
 	for {
@@ -134,6 +176,14 @@ func (s *Service) Run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// overHTTP serves with TLS if there is any.
+func (s *Service) overHTTP(server *http.Server) func(net.Listener) error {
+	if s.cfg.TLS == nil {
+		return server.Serve
+	}
+	return func(listener net.Listener) error { return server.ServeTLS(listener, "", "") }
 }
 
 func (s *Service) serve(name string, listener net.Listener, serve func(net.Listener) error, failed chan<- error) {

@@ -1,10 +1,14 @@
 package api
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
+	"github.com/penstock-dev/penstock/internal/service/answers"
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
 )
 
@@ -46,7 +50,7 @@ func setDuration(d *durationpb.Duration, nanoseconds int64) {
 	d.Seconds, d.Nanos = nanoseconds/1e9, int32(nanoseconds%1e9)
 }
 
-func checked(v *engine.Verdict, id string) *penstockv1.CheckResponse {
+func checked(v *engine.Verdict, r *penstockv1.CheckRequest) *penstockv1.CheckResponse {
 	all := &struct {
 		answer  penstockv1.CheckResponse
 		figures figures
@@ -57,7 +61,11 @@ func checked(v *engine.Verdict, id string) *penstockv1.CheckResponse {
 	a.ResetAfter, a.RetryAfter = all.figures.resetAfter(v), all.figures.retryAfter(v)
 	a.Mode, a.Reason = mode(v.Mode), reason(v.Reason)
 	a.Policy, a.LimitName = binding(v)
-	a.Id = id
+	a.Id = r.GetId()
+	a.OnStoreFailure = onStoreFailure(v)
+	if r.GetHttp() {
+		a.Http = httpAnswer(v)
+	}
 	return a
 }
 
@@ -99,7 +107,7 @@ func reset(v *engine.Verdict) *penstockv1.ResetResponse {
 	return a
 }
 
-func acquired(v *engine.Verdict, id string) *penstockv1.AcquireSlotResponse {
+func acquired(v *engine.Verdict, r *penstockv1.AcquireSlotRequest, id string) *penstockv1.AcquireSlotResponse {
 	all := &struct {
 		answer  penstockv1.AcquireSlotResponse
 		figures figures
@@ -112,6 +120,49 @@ func acquired(v *engine.Verdict, id string) *penstockv1.AcquireSlotResponse {
 	a.Policy, a.LimitName = binding(v)
 	if v.Mode != engine.Unmatched {
 		a.SlotId = id
+	}
+	a.OnStoreFailure = onStoreFailure(v)
+	a.Ttl = slotTTL(v, r.GetTtl())
+	if r.GetHttp() {
+		a.Http = httpAnswer(v)
+	}
+	return a
+}
+
+// slotTTL is how long a slot is held for which that much was asked; nil when it is not held, or nobody knows.
+func slotTTL(v *engine.Verdict, asked *durationpb.Duration) *durationpb.Duration {
+	if !v.Allowed || v.Binding == nil {
+		return nil
+	}
+	most := time.Duration(v.Binding.SlotTTLMs) * time.Millisecond
+	if asked == nil {
+		return durationpb.New(most)
+	}
+	return durationpb.New(min(asked.AsDuration(), most))
+}
+
+// onStoreFailure is how requests that nobody can decide are answered. What only looks on never denies.
+func onStoreFailure(v *engine.Verdict) penstockv1.FailureMode {
+	switch {
+	case v.Policy == nil:
+		return penstockv1.FailureMode_FAILURE_MODE_UNSPECIFIED
+	case v.Policy.OnStoreFailure == policy.FailureDeny && v.Policy.ShadowPercent < 100:
+		return penstockv1.FailureMode_FAILURE_MODE_DENY
+	default:
+		return penstockv1.FailureMode_FAILURE_MODE_ALLOW
+	}
+}
+
+// httpAnswer is what penstockd's own doors would tell an HTTP client.
+func httpAnswer(v *engine.Verdict) *penstockv1.HTTPAnswer {
+	a := &penstockv1.HTTPAnswer{Status: int32(answers.Status(v))}
+	set := func(name, value string) {
+		a.Headers = append(a.Headers, &penstockv1.HTTPHeader{Name: name, Value: value})
+	}
+	answers.Headers(set, v)
+	if !v.Allowed {
+		set("Content-Type", answers.ProblemContentType)
+		a.Body = answers.Denial(v, nil).JSON()
 	}
 	return a
 }

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/service/callers"
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
 	"github.com/penstock-dev/penstock/proto/penstock/v1/penstockv1connect"
 )
@@ -38,9 +39,14 @@ type Engine interface {
 	ReleaseSlot(ctx context.Context, door engine.Door, call engine.SlotCall) (engine.Verdict, error)
 }
 
-// New makes the door, to be served under Prefix. Reset trusts the remote address of a request to be that of the peer.
-func New(eng Engine) http.Handler {
-	_, service := penstockv1connect.NewLimiterServiceHandler(&server{engine: eng},
+// Callers tells who asks; callers.Directory does.
+type Callers interface {
+	Of(ctx context.Context) callers.Caller
+}
+
+// New makes the door, to be served under Prefix, behind the handler that lets only known callers through.
+func New(eng Engine, who Callers) http.Handler {
+	_, service := penstockv1connect.NewLimiterServiceHandler(&server{engine: eng, callers: who},
 		connect.WithReadMaxBytes(maxMessageBytes),
 		connect.WithCompression("gzip", nil, nil),
 		connect.WithCodec(jsonCodec{"json"}),
@@ -71,7 +77,16 @@ func compressed(h http.Header) bool {
 
 // server is the door behind the protocols.
 type server struct {
-	engine Engine
+	engine  Engine
+	callers Callers
+}
+
+// permit refuses a caller who may not use the policy, whether there is one of that name or not.
+func (s *server) permit(ctx context.Context, policyName string) error {
+	if !s.callers.Of(ctx).MayUsePolicy(policyName) {
+		return forbidden()
+	}
+	return nil
 }
 
 func (s *server) Check(ctx context.Context, r *penstockv1.CheckRequest) (*penstockv1.CheckResponse, error) {
@@ -79,16 +94,22 @@ func (s *server) Check(ctx context.Context, r *penstockv1.CheckRequest) (*pensto
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, call.Policy); err != nil {
+		return nil, err
+	}
 	v, err := s.engine.DecidePolicy(ctx, engine.DoorAPI, call)
 	if err != nil {
 		return nil, failure(err)
 	}
-	return checked(&v, r.GetId()), nil
+	return checked(&v, r), nil
 }
 
 func (s *server) Peek(ctx context.Context, r *penstockv1.PeekRequest) (*penstockv1.PeekResponse, error) {
 	call, err := charge(r, r.Cost, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := s.permit(ctx, call.Policy); err != nil {
 		return nil, err
 	}
 	v, err := s.engine.Peek(ctx, engine.DoorAPI, call)
@@ -103,6 +124,9 @@ func (s *server) Refund(ctx context.Context, r *penstockv1.RefundRequest) (*pens
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, call.Policy); err != nil {
+		return nil, err
+	}
 	v, err := s.engine.Refund(ctx, engine.DoorAPI, call)
 	if err != nil {
 		return nil, failure(err)
@@ -115,6 +139,9 @@ func (s *server) Credit(ctx context.Context, r *penstockv1.CreditRequest) (*pens
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, call.Policy); err != nil {
+		return nil, err
+	}
 	v, err := s.engine.Credit(ctx, engine.DoorAPI, call)
 	if err != nil {
 		return nil, failure(err)
@@ -123,12 +150,15 @@ func (s *server) Credit(ctx context.Context, r *penstockv1.CreditRequest) (*pens
 }
 
 func (s *server) Reset(ctx context.Context, r *penstockv1.ResetRequest) (*penstockv1.ResetResponse, error) {
-	if !fromLoopback(ctx) {
-		return nil, loopbackOnly()
-	}
 	call, err := charge(r, nil, "")
 	if err != nil {
 		return nil, err
+	}
+	if err := s.permit(ctx, call.Policy); err != nil {
+		return nil, err
+	}
+	if !s.callers.Of(ctx).Administrative() {
+		return nil, administrativeOnly()
 	}
 	v, err := s.engine.Reset(ctx, engine.DoorAPI, call)
 	if err != nil {
@@ -146,16 +176,22 @@ func (s *server) AcquireSlot(ctx context.Context, r *penstockv1.AcquireSlotReque
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, call.Policy); err != nil {
+		return nil, err
+	}
 	v, err := s.engine.AcquireSlot(ctx, engine.DoorAPI, call)
 	if err != nil {
 		return nil, failure(err)
 	}
-	return acquired(&v, id), nil
+	return acquired(&v, r, id), nil
 }
 
 func (s *server) ReleaseSlot(ctx context.Context, r *penstockv1.ReleaseSlotRequest) (*penstockv1.ReleaseSlotResponse, error) {
 	call, err := slot(r, r.GetSlotId(), nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.permit(ctx, call.Policy); err != nil {
 		return nil, err
 	}
 	v, err := s.engine.ReleaseSlot(ctx, engine.DoorAPI, call)

@@ -22,6 +22,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
+	"github.com/penstock-dev/penstock/internal/service/callers"
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
 	"github.com/penstock-dev/penstock/proto/penstock/v1/penstockv1connect"
 )
@@ -106,6 +107,12 @@ var (
 	}
 )
 
+// door is the one that everybody may use, behind the handler that is in front of it.
+func door(eng Engine) http.Handler {
+	everybody := callers.Everybody()
+	return everybody.DirectHandler(New(eng, everybody))
+}
+
 const loopback, elsewhere = "127.0.0.1:4711", "192.0.2.7:4711"
 
 // post asks by a body of JSON and gives the status and the body of the answer.
@@ -117,7 +124,7 @@ func post(eng Engine, method, body string, change ...func(*http.Request)) (int, 
 		c(r)
 	}
 	w := httptest.NewRecorder()
-	New(eng).ServeHTTP(w, r)
+	door(eng).ServeHTTP(w, r)
 	return w.Code, w.Body.String()
 }
 
@@ -137,7 +144,7 @@ func of(more string) string {
 }
 
 func TestAnswersToTheLetter(t *testing.T) {
-	slots := policy.Limit{Name: "default", Algorithm: policy.Concurrency, Requests: 10}
+	slots := policy.Limit{Name: "default", Algorithm: policy.Concurrency, Requests: 10, SlotTTLMs: 60_000}
 	exports := &policy.RateLimit{Name: "shop/exports", Limits: []policy.Limit{slots}}
 	absent := allowed
 	absent.Reason = limit.ReasonAbsent
@@ -149,16 +156,16 @@ func TestAnswersToTheLetter(t *testing.T) {
 		"allowed": {
 			"Check", of(""), allowed,
 			`{"allowed":true,"limit":"100","remaining":"42","resetAfter":"1.500s","mode":"MODE_ENFORCED","reason":"REASON_OK",` +
-				`"policy":"shop/api-per-ip","limitName":"minute","id":""}`,
+				`"policy":"shop/api-per-ip","limitName":"minute","id":"","onStoreFailure":"FAILURE_MODE_ALLOW"}`,
 		},
 		"denied": {
 			"Check", of(`,"id":"order-1"`), denied,
 			`{"allowed":false,"limit":"100","remaining":"0","resetAfter":"60s","retryAfter":"0.001s","mode":"MODE_ENFORCED",` +
-				`"reason":"REASON_LIMIT","policy":"shop/api-per-ip","limitName":"minute","id":"order-1"}`,
+				`"reason":"REASON_LIMIT","policy":"shop/api-per-ip","limitName":"minute","id":"order-1","onStoreFailure":"FAILURE_MODE_ALLOW"}`,
 		},
 		"no policy applies": {
 			"Check", of(""), engine.Verdict{Allowed: true},
-			`{"allowed":true,"mode":"MODE_UNMATCHED","reason":"REASON_UNSPECIFIED","policy":"","limitName":"","id":""}`,
+			`{"allowed":true,"mode":"MODE_UNMATCHED","reason":"REASON_UNSPECIFIED","policy":"","limitName":"","id":"","onStoreFailure":"FAILURE_MODE_UNSPECIFIED"}`,
 		},
 		"unlimited": {
 			"Check", of(""), engine.Verdict{
@@ -166,12 +173,19 @@ func TestAnswersToTheLetter(t *testing.T) {
 				Policy: api,
 			},
 			`{"allowed":true,"limit":"-1","remaining":"9007199254740991","resetAfter":"0s","mode":"MODE_ENFORCED",` +
-				`"reason":"REASON_OK","policy":"shop/api-per-ip","limitName":"","id":""}`,
+				`"reason":"REASON_OK","policy":"shop/api-per-ip","limitName":"","id":"","onStoreFailure":"FAILURE_MODE_ALLOW"}`,
 		},
 		"degraded and denied": {
 			"Check", of(""), engine.Verdict{Mode: engine.Degraded, RetryAfter: time.Second, Policy: api, Name: api.Name},
 			`{"allowed":false,"retryAfter":"1s","mode":"MODE_DEGRADED","reason":"REASON_UNSPECIFIED","policy":"shop/api-per-ip",` +
-				`"limitName":"","id":""}`,
+				`"limitName":"","id":"","onStoreFailure":"FAILURE_MODE_ALLOW"}`,
+		},
+		"what to tell an HTTP client": {
+			"Check", of(`,"http":true`), allowed,
+			`{"allowed":true,"limit":"100","remaining":"42","resetAfter":"1.500s","mode":"MODE_ENFORCED","reason":"REASON_OK",` +
+				`"policy":"shop/api-per-ip","limitName":"minute","id":"","http":{"status":200,"headers":[` +
+				`{"name":"Ratelimit-Policy","value":"\"api-per-ip\";q=100;w=60"},{"name":"Ratelimit","value":"\"api-per-ip\";r=42;t=2"}],` +
+				`"body":""},"onStoreFailure":"FAILURE_MODE_ALLOW"}`,
 		},
 		"peeked": {
 			"Peek", of(""), denied,
@@ -202,11 +216,11 @@ func TestAnswersToTheLetter(t *testing.T) {
 				Reason: limit.ReasonOK, Policy: exports, Binding: &slots,
 			},
 			`{"allowed":true,"limit":"10","remaining":"9","resetAfter":"60s","mode":"MODE_ENFORCED","reason":"REASON_OK",` +
-				`"policy":"shop/exports","limitName":"default","slotId":"export-7"}`,
+				`"policy":"shop/exports","limitName":"default","slotId":"export-7","onStoreFailure":"FAILURE_MODE_ALLOW","ttl":"60s"}`,
 		},
 		"no slot needed": {
 			"AcquireSlot", of(`,"slotId":"export-7"`), engine.Verdict{Allowed: true},
-			`{"allowed":true,"mode":"MODE_UNMATCHED","reason":"REASON_UNSPECIFIED","policy":"","limitName":"","slotId":""}`,
+			`{"allowed":true,"mode":"MODE_UNMATCHED","reason":"REASON_UNSPECIFIED","policy":"","limitName":"","slotId":"","onStoreFailure":"FAILURE_MODE_UNSPECIFIED"}`,
 		},
 		"released": {
 			"ReleaseSlot", of(`,"slotId":"export-7"`), allowed,
@@ -421,7 +435,7 @@ func TestErrorsOfTheEngineHaveACodeAReasonAndARemedy(t *testing.T) {
 		"a wrapped unknown": {fmt.Errorf("shop: %w", engine.ErrUnknownPolicy), connect.CodeNotFound, "UNKNOWN_POLICY", "in force"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(New(&fake{err: test.err}))
+			server := httptest.NewServer(door(&fake{err: test.err}))
 			defer server.Close()
 			for _, method := range methods {
 				err := ask(t.Context(), penstockv1connect.NewLimiterServiceClient(server.Client(), server.URL), method)
@@ -499,6 +513,7 @@ func TestResetAnswersOnlyTheSameHost(t *testing.T) {
 		"another host":                   {elsewhere, "", http.StatusForbidden},
 		"another host of IPv6":           {"[2001:db8::1]:4711", "", http.StatusForbidden},
 		"another that claims to be here": {elsewhere, "127.0.0.1", http.StatusForbidden},
+		"a proxy here for another":       {"127.0.0.1:4711", "192.0.2.7", http.StatusForbidden},
 		"no address":                     {"", "", http.StatusForbidden},
 		"a unix socket":                  {"@", "", http.StatusForbidden},
 	} {
@@ -515,7 +530,7 @@ func TestResetAnswersOnlyTheSameHost(t *testing.T) {
 			if code != test.want || (f.asked != "") != (test.want == http.StatusOK) {
 				t.Errorf("%d %s, want %d", code, body, test.want)
 			}
-			if code != http.StatusOK && (!strings.Contains(body, `"LOOPBACK_ONLY"`) || !strings.Contains(body, "kubectl port-forward")) {
+			if code != http.StatusOK && (!strings.Contains(body, `"ADMINISTRATIVE_ONLY"`) || !strings.Contains(body, "kubectl port-forward")) {
 				t.Errorf("%s, want the remedy", body)
 			}
 		})
@@ -530,7 +545,7 @@ func TestResetAnswersOnlyTheSameHost(t *testing.T) {
 }
 
 func TestWhatCannotBeReadIsRefusedByItsPlaceAndNotRepeated(t *testing.T) {
-	const fields = "; the fields are namespace, policy, subject, cost, id"
+	const fields = "; the fields are namespace, policy, subject, cost, id, http"
 	for name, test := range map[string]struct{ body, want string }{
 		"a mistyped field":      {`{"namespace":"shop","evil":{}}`, "line 1:21: unknown field" + fields},
 		"a field twice":         {`{"namespace":"shop","namespace":"evil"}`, "line 1:21: duplicate field"},
@@ -617,7 +632,7 @@ func TestACompressedRequestIsRefusedUnread(t *testing.T) {
 			r.Header.Set(test.header, test.encoding)
 			w := httptest.NewRecorder()
 			f := &fake{verdict: allowed}
-			New(f).ServeHTTP(w, r)
+			door(f).ServeHTTP(w, r)
 			const unimplemented, remedy = "12", "leave out Content-Encoding and Grpc-Encoding"
 			if strings.Contains(test.contentType, "grpc") {
 				if got := w.Header(); w.Code != http.StatusOK || got.Get("Grpc-Status") != unimplemented || !strings.Contains(got.Get("Grpc-Message"), remedy) {
@@ -645,7 +660,7 @@ func TestAMessageThatIsMarkedCompressedIsNotUnpacked(t *testing.T) {
 		for _, encoding := range []string{"", identity} {
 			t.Run(contentType+" "+encoding, func(t *testing.T) {
 				f := &fake{verdict: allowed}
-				server := httptest.NewServer(New(f))
+				server := httptest.NewServer(door(f))
 				defer server.Close()
 				r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+Prefix+"Check", bytes.NewReader(message))
 				if err != nil {
@@ -688,7 +703,7 @@ func TestAnswersAreNotCompressed(t *testing.T) {
 			r.Header.Set("Content-Type", contentType)
 			r.Header.Set(accept, "gzip")
 			w := httptest.NewRecorder()
-			New(&fake{verdict: allowed}).ServeHTTP(w, r)
+			door(&fake{verdict: allowed}).ServeHTTP(w, r)
 			if got := w.Header().Get("Content-Encoding") + w.Header().Get("Grpc-Encoding"); got != "" || !strings.Contains(w.Body.String(), `"MODE_ENFORCED"`) {
 				t.Errorf("%d, compressed by %q: %q; want plain JSON", w.Code, got, w.Body)
 			}
@@ -712,7 +727,7 @@ func TestOnlyPostsAndOnlyTheMethodsThereAre(t *testing.T) {
 			r.Header.Set("Content-Type", test.contentType)
 			w := httptest.NewRecorder()
 			f := &fake{verdict: allowed}
-			New(f).ServeHTTP(w, r)
+			door(f).ServeHTTP(w, r)
 			if w.Code != test.want || f.asked != "" {
 				t.Errorf("%d, want %d", w.Code, test.want)
 			}
@@ -722,7 +737,7 @@ func TestOnlyPostsAndOnlyTheMethodsThereAre(t *testing.T) {
 
 func TestGRPCAndGRPCWebAndConnectGetTheSameAnswers(t *testing.T) {
 	f := &fake{verdict: denied}
-	server := httptest.NewUnstartedServer(New(f))
+	server := httptest.NewUnstartedServer(door(f))
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -783,7 +798,7 @@ func TestGRPCAndGRPCWebAndConnectGetTheSameAnswers(t *testing.T) {
 }
 
 func TestAClientThatCompressesIsToldNotTo(t *testing.T) {
-	server := httptest.NewUnstartedServer(New(&fake{verdict: allowed}))
+	server := httptest.NewUnstartedServer(door(&fake{verdict: allowed}))
 	server.Config.Protocols = new(http.Protocols)
 	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
@@ -859,8 +874,9 @@ func FuzzCheckJSON(f *testing.F) {
 }
 
 func TestAnAnswerIsOneAllocation(t *testing.T) {
+	request := &penstockv1.CheckRequest{Id: "order-1"}
 	for name, v := range map[string]engine.Verdict{"allowed": allowed, "denied": denied} {
-		if got := testing.AllocsPerRun(100, func() { checked(&v, "order-1") }); got > 1 {
+		if got := testing.AllocsPerRun(100, func() { checked(&v, request) }); got > 1 {
 			t.Errorf("%s: %v allocations, want 1", name, got)
 		}
 	}

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -17,14 +16,18 @@ const errorDomain = "penstock.dev"
 
 // Reasons of an ErrorInfo: what a program may tell apart. They are a part of the API.
 const (
-	reasonUnknownPolicy    = "UNKNOWN_POLICY"
-	reasonWrongOperation   = "WRONG_OPERATION"
-	reasonLoopbackOnly     = "LOOPBACK_ONLY"
-	reasonNoPolicies       = "NO_POLICIES"
-	reasonStoreUnavailable = "STORE_UNAVAILABLE"
-	reasonUnknownOutcome   = "UNKNOWN_OUTCOME"
-	reasonStoreRefuses     = "STORE_REFUSES"
+	reasonUnknownPolicy      = "UNKNOWN_POLICY"
+	reasonWrongOperation     = "WRONG_OPERATION"
+	reasonForbidden          = "FORBIDDEN"
+	reasonAdministrativeOnly = "ADMINISTRATIVE_ONLY"
+	reasonNoPolicies         = "NO_POLICIES"
+	reasonStoreUnavailable   = "STORE_UNAVAILABLE"
+	reasonUnknownOutcome     = "UNKNOWN_OUTCOME"
+	reasonStoreRefuses       = "STORE_REFUSES"
 )
+
+// reasonTooLong is that of a violation: the value is of a user, and not of the caller.
+const reasonTooLong = "VALUE_TOO_LONG"
 
 // failure is how the engine's error is told. Of errors that it does not know it tells nothing, since they may hold what
 // is of the inside.
@@ -36,7 +39,7 @@ func failure(err error) error {
 	)
 	switch {
 	case errors.As(err, &tooLong):
-		return violation("subject", "the value of "+tooLong.Error())
+		return violated("subject", "the value of "+tooLong.Error(), reasonTooLong)
 	case errors.As(err, &missing):
 		return violation("subject", "lacks "+missing.Key+", a descriptor of the policy, or has a value that the policy is not for")
 	case errors.As(err, &argument):
@@ -66,9 +69,11 @@ func failure(err error) error {
 }
 
 // violation tells what is wrong with a field of the request, and what is wanted.
-func violation(field, problem string) error {
+func violation(field, problem string) error { return violated(field, problem, "") }
+
+func violated(field, problem, reason string) error {
 	return withDetail(connect.NewError(connect.CodeInvalidArgument, errors.New(field+": "+problem)), &errdetails.BadRequest{
-		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem}},
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: problem, Reason: reason}},
 	})
 }
 
@@ -90,18 +95,14 @@ func compressionRefused() error {
 		"messages are taken uncompressed only: leave out Content-Encoding and Grpc-Encoding, or set them to "+identity))
 }
 
-// fromLoopback tells whether the peer of the connection is on this host. What a header says of it is not believed.
-func fromLoopback(ctx context.Context) bool {
-	info, ok := connect.CallInfoForHandlerContext(ctx)
-	if !ok {
-		return false
-	}
-	peer, err := netip.ParseAddrPort(info.Peer().Addr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
+// forbidden has one text for policies that there are and that there are not.
+func forbidden() error {
+	return coded(connect.CodePermissionDenied, reasonForbidden,
+		"this caller may not use policies of that namespace; the one who runs penstockd grants namespaces to callers")
 }
 
-func loopbackOnly() error {
-	return coded(connect.CodePermissionDenied, reasonLoopbackOnly,
-		"this call is administrative, and callers are not authenticated: make it on penstockd's own host, "+
-			"in Kubernetes through kubectl port-forward")
+func administrativeOnly() error {
+	return coded(connect.CodePermissionDenied, reasonAdministrativeOnly,
+		"this call is administrative: make it as a caller who is granted that or, while callers are not authenticated, "+
+			"on penstockd's own host, in Kubernetes through kubectl port-forward")
 }

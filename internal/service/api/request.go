@@ -28,6 +28,11 @@ type addressed interface {
 	GetSubject() map[string]string
 }
 
+// overHTTP is a request that may be about one over HTTP, whose values are not all for its server to choose.
+type overHTTP interface {
+	GetHttp() bool
+}
+
 // subject is what is known of a request.
 type subject map[string]string
 
@@ -97,12 +102,15 @@ func validate(r addressed) error {
 	if n := len(r.GetSubject()); n > maxSubjectEntries {
 		return violation("subject", fmt.Sprintf("%d entries, want at most %d", n, maxSubjectEntries))
 	}
+	// The engine refuses a value that is too long if the policy looks at it.
+	about, can := r.(overHTTP)
+	anyLength := can && about.GetHttp()
 	for key, value := range r.GetSubject() {
 		if n := len(key); n < 1 || n > maxSubjectBytes {
 			return violation("subject", fmt.Sprintf("a key of %d bytes, want 1 to %d", n, maxSubjectBytes))
 		}
-		if n := len(value); n > maxSubjectBytes {
-			return violation("subject", fmt.Sprintf("a value of %d bytes, want at most %d", n, maxSubjectBytes))
+		if n := len(value); n > maxSubjectBytes && !anyLength {
+			return violated("subject", fmt.Sprintf("a value of %d bytes, want at most %d", n, maxSubjectBytes), reasonTooLong)
 		}
 	}
 	return nil

@@ -16,13 +16,18 @@ import (
 
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/service/callers"
+	"github.com/penstock-dev/penstock/internal/service/origin"
 )
 
 // door answers as it is told, and looks up the attributes of its keys as a policy would.
 type door struct {
 	verdict engine.Verdict
 	err     error
-	keys    []string
+
+	keys []string
+	// unknownDomain is what it says of every domain.
+	unknownDomain bool
 
 	name   string
 	cost   int64
@@ -38,8 +43,15 @@ func (d *door) DecidePolicy(_ context.Context, _ engine.Door, call engine.Call) 
 func (d *door) DecideAttributes(_ context.Context, _ engine.Door, domain string, lookup func(string) (string, bool), cost int64) (engine.Result, error) {
 	d.name, d.cost = "domain "+domain, cost
 	d.look(lookup)
-	return engine.Result{Allowed: d.verdict.Allowed, Verdicts: []engine.Verdict{d.verdict}}, d.err
+	result := engine.Result{Allowed: d.verdict.Allowed, UnknownDomain: d.unknownDomain, Verdicts: []engine.Verdict{d.verdict}}
+	if !result.Allowed {
+		result.Violated = []string{d.verdict.Name, "shop/per-key/day"}
+	}
+	return result, d.err
 }
+
+// unproxied is the door of everybody, behind no proxy.
+func unproxied(d *door) *Handler { return New(d, Options{Callers: callers.Everybody()}) }
 
 func (d *door) look(lookup func(string) (string, bool)) {
 	for _, key := range d.keys {
@@ -94,7 +106,7 @@ Content-Type: application/problem+json
 Ratelimit-Policy: "api/day";q=100;w=60
 Ratelimit: "api/day";r=0;t=1
 Retry-After: 1
-{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api/day is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Quota Exceeded","status":429,"detail":"rate limit shop/api/day is exhausted; retry after 1 s","policy":"shop/api","violated-policies":["api/day"],"retryAfter":1}`,
 		},
 		"denied, in the policy's own words": {
 			door{verdict: engine.Verdict{
@@ -108,7 +120,7 @@ Content-Type: application/problem+json
 X-Ratelimit-Limit: 100
 X-Ratelimit-Remaining: 0
 X-Ratelimit-Reset: 60
-{"type":"https://shop.example/limits","title":"Slow down","status":503,"detail":"See our terms.","policy":"shop/api","retryAfter":1}`,
+{"type":"https://shop.example/limits","title":"Slow down","status":503,"detail":"See our terms.","policy":"shop/api","violated-policies":["api"],"retryAfter":1}`,
 		},
 		"denied with a status that has no text": {
 			door{verdict: engine.Verdict{
@@ -117,7 +129,7 @@ X-Ratelimit-Reset: 60
 			}},
 			"499 " + `
 Content-Type: application/problem+json
-{"title":"Denied","status":499,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Quota Exceeded","status":499,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","violated-policies":["api"],"retryAfter":1}`,
 		},
 		"allowed by a policy with a response": {
 			door{verdict: engine.Verdict{Allowed: true, Mode: engine.Enforced, Known: true, Limit: 100, Name: "shop/api", Policy: responding(policy.Response{Status: 503, Headers: []string{}})}},
@@ -148,7 +160,7 @@ X-Penstock-Degraded: store`,
 Content-Type: application/problem+json
 Retry-After: 1
 X-Penstock-Degraded: store
-{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api cannot be checked now; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","title":"Temporary Reduced Capacity","status":429,"detail":"rate limit shop/api cannot be checked now; retry after 1 s","policy":"shop/api","violated-policies":["api"],"retryAfter":1}`,
 		},
 		"unknown policy": {
 			door{err: engine.ErrUnknownPolicy},
@@ -183,7 +195,7 @@ Content-Type: application/problem+json
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
-			New(&test.door).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil))
+			unproxied(&test.door).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil))
 			if got := golden(t, w.Result(), w.Body.String()); got != test.want {
 				t.Errorf("got\n%s\nwant\n%s", got, test.want)
 			}
@@ -196,7 +208,7 @@ func TestAnyMethodIsAnswered(t *testing.T) {
 		t.Run(method, func(t *testing.T) {
 			d := &door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method"}}
 			w := httptest.NewRecorder()
-			New(d).ServeHTTP(w, httptest.NewRequest(method, "/auth/shop/api", nil))
+			unproxied(d).ServeHTTP(w, httptest.NewRequest(method, "/auth/shop/api", nil))
 			if w.Code != http.StatusOK || d.values[0] != method {
 				t.Errorf("%d with method %q", w.Code, d.values[0])
 			}
@@ -221,7 +233,7 @@ func TestThePathNamesThePolicyAndWhatFollowsIsThePath(t *testing.T) {
 		t.Run(target, func(t *testing.T) {
 			d := &door{verdict: engine.Verdict{Allowed: true}, keys: []string{"path"}}
 			w := httptest.NewRecorder()
-			New(d).ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
+			unproxied(d).ServeHTTP(w, httptest.NewRequest(http.MethodGet, target, nil))
 			if want.name == "" {
 				if w.Code != http.StatusNotFound || d.name != "" {
 					t.Errorf("%d for policy %q, want 404 for none", w.Code, d.name)
@@ -241,25 +253,28 @@ func TestAttributesAreWhatTheRequestItselfShows(t *testing.T) {
 		key    string
 		want   string
 	}{
-		"address without port":                {func(r *http.Request) { r.RemoteAddr = "192.0.2.7:4711" }, "remote_address", "192.0.2.7"},
-		"address of IPv6":                     {func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:4711" }, "remote_address", "2001:db8::1"},
-		"a forwarded address is not believed": {func(r *http.Request) { r.RemoteAddr = "192.0.2.7:1"; r.Header.Set("X-Forwarded-For", "203.0.113.1") }, "remote_address", "192.0.2.7"},
-		"host":                                {func(r *http.Request) { r.Host = "Shop.Example:8443" }, "host", "shop.example"},
-		"host without port":                   {func(r *http.Request) { r.Host = "shop.example" }, "host", "shop.example"},
-		"host of IPv6":                        {func(r *http.Request) { r.Host = "[2001:db8::1]" }, "host", "2001:db8::1"},
-		"host as header":                      {func(r *http.Request) { r.Host = "shop.example" }, "header.host", "shop.example"},
-		"a header":                            {func(r *http.Request) { r.Header.Set("X-API-Key", "k1") }, "header.x-api-key", "k1"},
-		"a header that is not there":          {func(*http.Request) {}, "header.x-api-key", "(none)"},
-		"an empty header":                     {func(r *http.Request) { r.Header.Set("X-Api-Key", "") }, "header.x-api-key", ""},
-		"several headers of one name":         {func(r *http.Request) { r.Header.Add("X-Team", "a"); r.Header.Add("X-Team", "b") }, "header.x-team", "a, b"},
-		"a header's name in upper case":       {func(r *http.Request) { r.Header.Set("X-Team", "a") }, "header.X-Team", "(none)"},
-		"an attribute that HTTP has not":      {func(*http.Request) {}, "namespace", "(none)"},
+		"address without port":           {func(r *http.Request) { r.RemoteAddr = "192.0.2.7:4711" }, "remote_address", "192.0.2.7"},
+		"address of IPv6":                {func(r *http.Request) { r.RemoteAddr = "[2001:db8::1]:4711" }, "remote_address", "2001:db8::1"},
+		"address of IPv4 in IPv6":        {func(r *http.Request) { r.RemoteAddr = "[::ffff:192.0.2.7]:4711" }, "remote_address", "192.0.2.7"},
+		"address with a zone":            {func(r *http.Request) { r.RemoteAddr = "[fe80::7%eth0]:4711" }, "remote_address", "fe80::7"},
+		"no address, of a Unix socket":   {func(r *http.Request) { r.RemoteAddr = "@" }, "remote_address", ""},
+		"host":                           {func(r *http.Request) { r.Host = "Shop.Example:8443" }, "host", "shop.example"},
+		"host without port":              {func(r *http.Request) { r.Host = "shop.example" }, "host", "shop.example"},
+		"host as a full name":            {func(r *http.Request) { r.Host = "shop.example." }, "host", "shop.example"},
+		"host of IPv6":                   {func(r *http.Request) { r.Host = "[2001:db8::1]" }, "host", "2001:db8::1"},
+		"host as header":                 {func(r *http.Request) { r.Host = "shop.example" }, "header.host", "shop.example"},
+		"a header":                       {func(r *http.Request) { r.Header.Set("X-API-Key", "k1") }, "header.x-api-key", "k1"},
+		"a header that is not there":     {func(*http.Request) {}, "header.x-api-key", "(none)"},
+		"an empty header":                {func(r *http.Request) { r.Header.Set("X-Api-Key", "") }, "header.x-api-key", ""},
+		"several headers of one name":    {func(r *http.Request) { r.Header.Add("X-Team", "a"); r.Header.Add("X-Team", "b") }, "header.x-team", "a,b"},
+		"a header's name in upper case":  {func(r *http.Request) { r.Header.Set("X-Team", "a") }, "header.X-Team", "(none)"},
+		"an attribute that HTTP has not": {func(*http.Request) {}, "namespace", "(none)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := &door{keys: []string{test.key}, verdict: engine.Verdict{Allowed: true}}
 			r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
 			test.change(r)
-			New(d).ServeHTTP(httptest.NewRecorder(), r)
+			unproxied(d).ServeHTTP(httptest.NewRecorder(), r)
 			if d.values[0] != test.want {
 				t.Errorf("%s is %q, want %q", test.key, d.values[0], test.want)
 			}
@@ -279,7 +294,7 @@ func TestWhatIsLookedUpAgainIsNotMadeAgain(t *testing.T) {
 		host, key string
 		want      string
 	}{
-		"a header of many values": {"shop.example", "header.accept", strings.Join(repeated, ", ")},
+		"a header of many values": {"shop.example", "header.accept", strings.Join(repeated, ",")},
 		"a header of one":         {"shop.example", "header.user-agent", "curl"},
 		"a long host":             {strings.Repeat("A", 60_000) + ":8443", "host", strings.Repeat("a", 60_000)},
 		"a host that is none":     {":8443", "host", ""},
@@ -287,7 +302,7 @@ func TestWhatIsLookedUpAgainIsNotMadeAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := r.Clone(t.Context())
 			r.Host = test.host
-			a := &attributes{request: r, path: "/"}
+			a := newAttributes(r, origin.Proxies{}, "")
 			if got, found := a.lookup(test.key); !found || got != test.want {
 				t.Fatalf("%d bytes, %v; want %d", len(got), found, len(test.want))
 			}
@@ -304,12 +319,12 @@ func TestWhatIsLookedUpAgainIsNotMadeAgain(t *testing.T) {
 func TestRepeatedHeadersAreNotTakenForEachOther(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
 	r.Header = http.Header{"X-Team": {"a", "b"}, "X-User": {"c", "d"}}
-	a := &attributes{request: r, path: "/"}
+	a := newAttributes(r, origin.Proxies{}, "")
 	for range 2 {
 		team, _ := a.lookup("header.x-team")
 		user, _ := a.lookup("header.x-user")
-		if team != "a, b" || user != "c, d" {
-			t.Errorf("%q and %q, want a, b and c, d", team, user)
+		if team != "a,b" || user != "c,d" {
+			t.Errorf("%q and %q, want a,b and c,d", team, user)
 		}
 	}
 }
@@ -326,7 +341,7 @@ func TestNothingOfARequestComesBackInAnAnswer(t *testing.T) {
 			r.Host, r.Method, r.RemoteAddr = evil, evil, evil
 			r.Header["X-Team"] = []string{evil}
 			w := httptest.NewRecorder()
-			New(d).ServeHTTP(w, r)
+			unproxied(d).ServeHTTP(w, r)
 			if text := golden(t, w.Result(), w.Body.String()); strings.Contains(text, "evil") {
 				t.Errorf("the answer repeats the request:\n%s", text)
 			}
@@ -346,29 +361,33 @@ func TestAllPoliciesOfADomainAnswerAtThePathOfNone(t *testing.T) {
 	denied := engine.Verdict{Mode: engine.Enforced, Known: true, Limit: 100, RetryAfter: time.Second, Policy: api, Binding: minute, Name: "shop/api"}
 	for name, test := range map[string]struct {
 		domain     string
+		byDefault  string
 		door       door
 		wantAsked  string
 		wantValues []string
 		want       string
 	}{
 		"allowed": {
-			"shop", door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method", "path"}}, "domain shop", []string{"PUT", "/"}, `200 OK`,
+			"shop", "elsewhere", door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method", "path"}}, "domain shop", []string{"PUT", "/"}, `200 OK`,
 		},
 		"denied": {
-			"shop", door{verdict: denied}, "domain shop", nil, `429 Too Many Requests
+			"shop", "", door{verdict: denied}, "domain shop", nil, `429 Too Many Requests
 Content-Type: application/problem+json
 Ratelimit-Policy: "api";q=100;w=60
 Ratelimit: "api";r=0;t=1
 Retry-After: 1
-{"title":"Too Many Requests","status":429,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","retryAfter":1}`,
+{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Quota Exceeded","status":429,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","violated-policies":["api","per-key/day"],"retryAfter":1}`,
+		},
+		"the default domain": {
+			"", "elsewhere", door{verdict: engine.Verdict{Allowed: true}}, "domain elsewhere", nil, `200 OK`,
 		},
 		"no domain": {
-			"", door{}, "", nil, `400 Bad Request
+			"", "", door{}, "", nil, `400 Bad Request
 Content-Type: application/problem+json
-{"title":"Bad Request","status":400,"detail":"want the header X-Penstock-Domain, which names the domain whose policies apply"}`,
+{"title":"Bad Request","status":400,"detail":"want the domain whose policies apply, as in /auth?domain=shop or in the header X-Penstock-Domain"}`,
 		},
 		"redis refuses us": {
-			"shop", door{err: engine.ErrConfiguration}, "domain shop", nil, `500 Internal Server Error
+			"shop", "", door{err: engine.ErrConfiguration}, "domain shop", nil, `500 Internal Server Error
 Content-Type: application/problem+json
 {"title":"Internal Server Error","status":500,"detail":"redis refuses the credentials or rights of penstockd; check its user, password and ACL"}`,
 		},
@@ -379,7 +398,7 @@ Content-Type: application/problem+json
 				r.Header.Set("X-Penstock-Domain", test.domain)
 			}
 			w := httptest.NewRecorder()
-			New(&test.door).ServeHTTP(w, r)
+			New(&test.door, Options{Callers: callers.Everybody(), DefaultDomain: test.byDefault}).ServeHTTP(w, r)
 			if got := golden(t, w.Result(), w.Body.String()); got != test.want {
 				t.Errorf("answered\n%s\nwant\n%s", got, test.want)
 			}
@@ -390,12 +409,34 @@ Content-Type: application/problem+json
 	}
 }
 
+func TestTheDomainOfTheQueryOutranksTheHeader(t *testing.T) {
+	d := &door{verdict: engine.Verdict{Allowed: true}}
+	r := httptest.NewRequest(http.MethodGet, "/auth?nginx=1&domain=shop", nil)
+	r.Header.Set("X-Penstock-Domain", "of-the-client")
+	w := httptest.NewRecorder()
+	New(d, Options{Callers: callers.Everybody(), DefaultDomain: "elsewhere"}).ServeHTTP(w, r)
+	if w.Code != http.StatusOK || d.name != "domain shop" {
+		t.Errorf("%d, asked %q, want the domain shop", w.Code, d.name)
+	}
+}
+
+func TestAnUnknownDomainIsRefusedWhereThatIsStrict(t *testing.T) {
+	for strict, want := range map[bool]int{false: http.StatusOK, true: http.StatusBadRequest} {
+		d := &door{verdict: engine.Verdict{Allowed: true}, unknownDomain: true}
+		w := httptest.NewRecorder()
+		New(d, Options{Callers: callers.Everybody(), Strict: strict}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/auth?domain=shop", nil))
+		if w.Code != want {
+			t.Errorf("strict %v: %d, want %d", strict, w.Code, want)
+		}
+	}
+}
+
 func TestWhatARequestCostsIsForThePolicyToSay(t *testing.T) {
 	for _, path := range []string{"/auth", "/auth/shop/api"} {
 		d := &door{verdict: engine.Verdict{Allowed: true}}
 		r := httptest.NewRequest(http.MethodGet, path, nil)
 		r.Header.Set("X-Penstock-Domain", "shop")
-		New(d).ServeHTTP(httptest.NewRecorder(), r)
+		unproxied(d).ServeHTTP(httptest.NewRecorder(), r)
 		if d.cost != engine.PolicyCost {
 			t.Errorf("%s: cost %d, want the policy's", path, d.cost)
 		}
@@ -407,8 +448,19 @@ func TestTheHeaderOfTheDomainDoesNotMatterWhereAPolicyIsNamed(t *testing.T) {
 	d := &door{verdict: engine.Verdict{Allowed: true}}
 	r := httptest.NewRequest(http.MethodGet, "/auth/shop/api", nil)
 	r.Header.Set("X-Penstock-Domain", "elsewhere")
-	New(d).ServeHTTP(httptest.NewRecorder(), r)
+	unproxied(d).ServeHTTP(httptest.NewRecorder(), r)
 	if d.name != "shop/api" {
 		t.Errorf("asked %s, want shop/api", d.name)
+	}
+}
+
+// One that a proxy adds to its client's stands behind it.
+func TestOfSeveralDomainsTheLastCounts(t *testing.T) {
+	d := &door{verdict: engine.Verdict{Allowed: true}}
+	r := httptest.NewRequest(http.MethodGet, "/auth", nil)
+	r.Header["X-Penstock-Domain"] = []string{"nowhere", "shop"}
+	unproxied(d).ServeHTTP(httptest.NewRecorder(), r)
+	if d.name != "domain shop" {
+		t.Errorf("asked %s, want domain shop", d.name)
 	}
 }

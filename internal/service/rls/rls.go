@@ -1,24 +1,25 @@
-// Package rls is the door for Envoy: the Rate Limit Service v3, in the place of envoyproxy/ratelimit.
+// Package rls is the door for Envoy: the Rate Limit Service v3, in the place of envoyproxy/ratelimit, and its JSON form.
 //
 // Where the two differ, it is on purpose: budgets of all descriptors are charged together or not at all; a bad request is
 // InvalidArgument and not Unknown; a Redis that does not answer is no error of the call: onStoreFailure of the policy
-// decides, and the response header x-penstock-degraded says so.
+// decides, and the response header x-penstock-degraded says so; a limit that a descriptor brings along is believed of those
+// callers only that may set limits, and has counters of its own.
 package rls
 
 import (
 	"context"
 	"errors"
-	"math"
-	"time"
+	"log/slog"
+	"sync"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/service/callers"
 )
 
 // Engine decides; engine.Engine does.
@@ -26,32 +27,103 @@ type Engine interface {
 	Decide(ctx context.Context, door engine.Door, request *engine.Request) (engine.Result, error)
 }
 
+// Callers tells who asks; callers.Directory does.
+type Callers interface {
+	Of(ctx context.Context) callers.Caller
+}
+
+// Options of a Server.
+type Options struct {
+	// Callers is required.
+	Callers Callers
+	// Strict refuses the domains that no policy answers for.
+	Strict bool
+	// Registerer gets the metrics; nil keeps them unregistered.
+	Registerer prometheus.Registerer
+	// Logger gets one line when limits of requests are ignored for the first time; nil discards.
+	Logger *slog.Logger
+}
+
 // Server is the door.
 type Server struct {
 	ratelimitv3.UnimplementedRateLimitServiceServer
 
-	engine Engine
+	engine  Engine
+	callers Callers
+	strict  bool
+	log     *slog.Logger
+
+	ignoredLimits prometheus.Counter
+	unknownFields prometheus.Counter
+	toldIgnored   sync.Once
 }
 
 // New makes the door.
-func New(eng Engine) *Server { return &Server{engine: eng} }
+func New(eng Engine, opts Options) *Server {
+	s := &Server{engine: eng, callers: opts.Callers, strict: opts.Strict, log: opts.Logger}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.ignoredLimits = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "penstock_ignored_limit_overrides_total",
+		Help: "Descriptors whose own limit was ignored, since their caller may not set limits; the policies applied.",
+	})
+	s.unknownFields = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "penstock_unknown_fields_total",
+		Help: "Requests of the Rate Limit Service with fields that this version does not know, which were ignored.",
+	})
+	if opts.Registerer != nil {
+		opts.Registerer.MustRegister(s.ignoredLimits, s.unknownFields)
+	}
+	return s
+}
 
 // ShouldRateLimit answers with one status for each descriptor, in order.
 //
-// Errors: InvalidArgument names what is wrong with the request and the bound; Unimplemented is a feature that is not
-// there yet; Unavailable: no policy set is loaded; Internal: Redis refuses the credentials or rights of penstockd, or the
+// Errors: InvalidArgument names what is wrong with the request and the bound; PermissionDenied: the caller may not ask about
+// the domain; Unavailable: no policy set is loaded; Internal: Redis refuses the credentials or rights of penstockd, or the
 // charges, which is no outage that could allow; Canceled: the caller has gone.
 func (s *Server) ShouldRateLimit(ctx context.Context, request *ratelimitv3.RateLimitRequest) (*ratelimitv3.RateLimitResponse, error) {
+	return s.answer(ctx, engine.DoorRLS, request)
+}
+
+// answer decides a request that came in at that door.
+func (s *Server) answer(ctx context.Context, door engine.Door, request *ratelimitv3.RateLimitRequest) (*ratelimitv3.RateLimitResponse, error) {
 	if err := validate(request); err != nil {
 		return nil, err
 	}
+	caller := s.callers.Of(ctx)
+	if !caller.MayUseDomain(request.GetDomain()) {
+		return nil, status.Error(codes.PermissionDenied, forbiddenDomain)
+	}
+	if hasUnknownFields(request) {
+		s.unknownFields.Inc()
+	}
 	r := engine.NewRequest(request.GetDomain())
 	defer r.Release()
+	if err := s.fill(r, request, caller); err != nil {
+		return nil, err
+	}
+	result, err := s.engine.Decide(ctx, door, r)
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	if s.strict && result.UnknownDomain {
+		return nil, invalid("domain: no policy answers for it; check the spelling, and spec.domain of the RateLimits")
+	}
+	return response(&result, door), nil
+}
+
+// forbiddenDomain is told of a domain whether there is one of the name or not: who may not use it shall not find out.
+const forbiddenDomain = "this caller may not use the domain, or there is none of that name"
+
+// fill makes the request of the engine.
+func (s *Server) fill(r *engine.Request, request *ratelimitv3.RateLimitRequest, caller callers.Caller) error {
 	hits := int64(request.GetHitsAddend())
 	if hits == 0 { // which is how the protocol says nothing
 		hits = engine.PolicyCost
 	}
-	for _, descriptor := range request.GetDescriptors() {
+	for i, descriptor := range request.GetDescriptors() {
 		cost := hits
 		if own := descriptor.GetHitsAddend(); own != nil {
 			cost = int64(min(own.GetValue(), policy.MaxInteger)) // validate has refused more
@@ -60,12 +132,33 @@ func (s *Server) ShouldRateLimit(ctx context.Context, request *ratelimitv3.RateL
 		for _, entry := range descriptor.GetEntries() {
 			r.Entry(entry.GetKey(), entry.GetValue())
 		}
+		if descriptor.GetIsNegativeHits() {
+			r.GiveBack()
+		}
+		own := descriptor.GetLimit()
+		switch {
+		case own == nil:
+		case !caller.MayOverrideLimits():
+			// An error would make Envoy let the request pass.
+			s.ignoreLimit()
+		default:
+			window, err := windowOf(own.GetUnit(), i)
+			if err != nil {
+				return err
+			}
+			r.Limit(int64(own.GetRequestsPerUnit()), window)
+		}
 	}
-	result, err := s.engine.Decide(ctx, engine.DoorRLS, r)
-	if err != nil {
-		return nil, asStatus(err)
-	}
-	return response(&result), nil
+	return nil
+}
+
+// ignoreLimit notes that a descriptor's own limit is ignored.
+func (s *Server) ignoreLimit() {
+	s.ignoredLimits.Inc()
+	s.toldIgnored.Do(func() {
+		s.log.Warn("limits that requests bring along are ignored, since their caller may not set limits; the policies apply. Let the caller, or take the limits out of its configuration",
+			"metric", "penstock_ignored_limit_overrides_total")
+	})
 }
 
 func asStatus(err error) error {
@@ -82,109 +175,4 @@ func asStatus(err error) error {
 	default:
 		return status.Error(codes.Internal, "deciding failed")
 	}
-}
-
-// single is all that a response with one status is made of, so that it costs one allocation.
-type single struct {
-	response ratelimitv3.RateLimitResponse
-	statuses [1]*ratelimitv3.RateLimitResponse_DescriptorStatus
-	status   answer
-}
-
-// answer is a status and what it points to.
-type answer struct {
-	status ratelimitv3.RateLimitResponse_DescriptorStatus
-	limit  ratelimitv3.RateLimitResponse_RateLimit
-	reset  durationpb.Duration
-}
-
-func response(result *engine.Result) *ratelimitv3.RateLimitResponse {
-	var out *ratelimitv3.RateLimitResponse
-	if len(result.Verdicts) == 1 {
-		all := &single{}
-		all.statuses[0] = all.status.fill(&result.Verdicts[0])
-		out = &all.response
-		out.Statuses = all.statuses[:]
-	} else {
-		answers := make([]answer, len(result.Verdicts))
-		out = &ratelimitv3.RateLimitResponse{Statuses: make([]*ratelimitv3.RateLimitResponse_DescriptorStatus, len(answers))}
-		for i := range answers {
-			out.Statuses[i] = answers[i].fill(&result.Verdicts[i])
-		}
-	}
-	out.OverallCode = code(result.Allowed)
-	if result.Degraded {
-		out.ResponseHeadersToAdd = []*corev3.HeaderValue{{Key: "x-penstock-degraded", Value: "store"}}
-	}
-	return out
-}
-
-// fill makes the status of a verdict. Without figures from Redis it has no current_limit, so that nobody takes invented
-// ones for real.
-func (a *answer) fill(v *engine.Verdict) *ratelimitv3.RateLimitResponse_DescriptorStatus {
-	a.status.Code = code(v.Allowed)
-	if !v.Known {
-		return &a.status
-	}
-	a.status.LimitRemaining = clamp(v.Remaining)
-	// Envoy reads whole seconds; a moment too early would be refused again.
-	a.reset.Seconds = v.ResetAfterSeconds()
-	a.status.DurationUntilReset = &a.reset
-	if v.Limit >= 0 {
-		a.limit.Name = v.Name
-		a.limit.RequestsPerUnit, a.limit.Unit = rate(v)
-		a.status.CurrentLimit = &a.limit
-	} else {
-		a.status.LimitRemaining = math.MaxUint32
-	}
-	return &a.status
-}
-
-func code(allowed bool) ratelimitv3.RateLimitResponse_Code {
-	if allowed {
-		return ratelimitv3.RateLimitResponse_OK
-	}
-	return ratelimitv3.RateLimitResponse_OVER_LIMIT
-}
-
-// rate is how many requests may pass in which unit of time. A window that is no unit of Envoy's is UNKNOWN: the number
-// is then that of one window. A TokenBucket's number is what it refills, not its burst.
-func rate(v *engine.Verdict) (uint32, ratelimitv3.RateLimitResponse_RateLimit_Unit) {
-	if v.Binding == nil {
-		return clamp(v.Limit), ratelimitv3.RateLimitResponse_RateLimit_UNKNOWN
-	}
-	requests := v.Limit
-	if v.Binding.Algorithm == policy.TokenBucket {
-		requests = v.Binding.Requests
-	}
-	return clamp(requests), unit(v.Binding)
-}
-
-const day = 24 * time.Hour
-
-func unit(l *policy.Limit) ratelimitv3.RateLimitResponse_RateLimit_Unit {
-	if l.Calendar == policy.CalendarMonth { // of whatever length
-		return ratelimitv3.RateLimitResponse_RateLimit_MONTH
-	}
-	switch time.Duration(l.WindowMs) * time.Millisecond {
-	case time.Second:
-		return ratelimitv3.RateLimitResponse_RateLimit_SECOND
-	case time.Minute:
-		return ratelimitv3.RateLimitResponse_RateLimit_MINUTE
-	case time.Hour:
-		return ratelimitv3.RateLimitResponse_RateLimit_HOUR
-	case day:
-		return ratelimitv3.RateLimitResponse_RateLimit_DAY
-	case 7 * day:
-		return ratelimitv3.RateLimitResponse_RateLimit_WEEK
-	case 30 * day: // as envoyproxy/ratelimit counts a month
-		return ratelimitv3.RateLimitResponse_RateLimit_MONTH
-	default:
-		return ratelimitv3.RateLimitResponse_RateLimit_UNKNOWN
-	}
-}
-
-// clamp fits a figure into the protocol.
-func clamp(n int64) uint32 {
-	return uint32(min(max(n, 0), math.MaxUint32))
 }

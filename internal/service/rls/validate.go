@@ -1,9 +1,13 @@
 package rls
 
 import (
+	"time"
+
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 )
@@ -39,12 +43,54 @@ func validate(request *ratelimitv3.RateLimitRequest) error {
 		if n := descriptor.GetHitsAddend().GetValue(); n > policy.MaxInteger {
 			return invalid("descriptors[%d].hits_addend: %d, want at most %d", i, n, uint64(policy.MaxInteger))
 		}
-		if descriptor.GetIsNegativeHits() {
-			// To charge them would be the opposite of what is asked for.
-			return status.Errorf(codes.Unimplemented, "descriptors[%d].is_negative_hits: hits cannot be given back yet; leave it out", i)
-		}
 	}
 	return nil
+}
+
+// windowOf gives the window of a limit that the descriptor at that index brings along.
+func windowOf(unit typev3.RateLimitUnit, descriptor int) (time.Duration, error) {
+	switch unit {
+	case typev3.RateLimitUnit_SECOND:
+		return time.Second, nil
+	case typev3.RateLimitUnit_MINUTE:
+		return time.Minute, nil
+	case typev3.RateLimitUnit_HOUR:
+		return time.Hour, nil
+	case typev3.RateLimitUnit_DAY:
+		return day, nil
+	case typev3.RateLimitUnit_MONTH: // as envoyproxy/ratelimit counts a month
+		return 30 * day, nil
+	case typev3.RateLimitUnit_YEAR:
+		return 0, invalid("descriptors[%d].limit.unit: YEAR is longer than the longest window, %d hours; want SECOND, MINUTE, HOUR, DAY or MONTH",
+			descriptor, int64(policy.MaxWindow.Hours()))
+	default:
+		return 0, invalid("descriptors[%d].limit.unit: want SECOND, MINUTE, HOUR, DAY or MONTH", descriptor)
+	}
+}
+
+// hasUnknownFields tells whether the request has fields that this version of the protocol does not know.
+func hasUnknownFields(request *ratelimitv3.RateLimitRequest) bool {
+	if unknown(request) {
+		return true
+	}
+	for _, descriptor := range request.GetDescriptors() {
+		if unknown(descriptor) {
+			return true
+		}
+		if own := descriptor.GetLimit(); own != nil && unknown(own) {
+			return true
+		}
+		for _, entry := range descriptor.GetEntries() {
+			if unknown(entry) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func unknown(message proto.Message) bool {
+	return len(message.ProtoReflect().GetUnknown()) > 0
 }
 
 func invalid(format string, args ...any) error {

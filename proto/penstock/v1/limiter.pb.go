@@ -160,6 +160,178 @@ func (Reason) EnumDescriptor() ([]byte, []int) {
 	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{1}
 }
 
+// FailureMode tells what a policy says of requests that nobody can decide.
+type FailureMode int32
+
+const (
+	// Not known: the policy does not apply.
+	FailureMode_FAILURE_MODE_UNSPECIFIED FailureMode = 0
+	// They are allowed.
+	FailureMode_FAILURE_MODE_ALLOW FailureMode = 1
+	// They are denied.
+	FailureMode_FAILURE_MODE_DENY FailureMode = 2
+)
+
+// Enum value maps for FailureMode.
+var (
+	FailureMode_name = map[int32]string{
+		0: "FAILURE_MODE_UNSPECIFIED",
+		1: "FAILURE_MODE_ALLOW",
+		2: "FAILURE_MODE_DENY",
+	}
+	FailureMode_value = map[string]int32{
+		"FAILURE_MODE_UNSPECIFIED": 0,
+		"FAILURE_MODE_ALLOW":       1,
+		"FAILURE_MODE_DENY":        2,
+	}
+)
+
+func (x FailureMode) Enum() *FailureMode {
+	p := new(FailureMode)
+	*p = x
+	return p
+}
+
+func (x FailureMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_penstock_v1_limiter_proto_enumTypes[2].Descriptor()
+}
+
+func (FailureMode) Type() protoreflect.EnumType {
+	return &file_penstock_v1_limiter_proto_enumTypes[2]
+}
+
+func (x FailureMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureMode.Descriptor instead.
+func (FailureMode) EnumDescriptor() ([]byte, []int) {
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{2}
+}
+
+// HTTPAnswer is what to tell an HTTP client, as the policy's `response` says, and as penstockd's own doors tell it.
+type HTTPAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 200, or the status of the denial: 400 to 599.
+	Status int32 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"`
+	// The headers to set, each name once and in its canonical form. On a denial Content-Type is among them.
+	Headers []*HTTPHeader `protobuf:"bytes,2,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The body of a denial, application/problem+json; empty when allowed.
+	Body          []byte `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HTTPAnswer) Reset() {
+	*x = HTTPAnswer{}
+	mi := &file_penstock_v1_limiter_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HTTPAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HTTPAnswer) ProtoMessage() {}
+
+func (x *HTTPAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_limiter_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HTTPAnswer.ProtoReflect.Descriptor instead.
+func (*HTTPAnswer) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *HTTPAnswer) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *HTTPAnswer) GetHeaders() []*HTTPHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *HTTPAnswer) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+// HTTPHeader is one header.
+type HTTPHeader struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name, such as Retry-After.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value: of integers and names of policies, visible ASCII characters and spaces only.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HTTPHeader) Reset() {
+	*x = HTTPHeader{}
+	mi := &file_penstock_v1_limiter_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HTTPHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HTTPHeader) ProtoMessage() {}
+
+func (x *HTTPHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_limiter_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HTTPHeader.ProtoReflect.Descriptor instead.
+func (*HTTPHeader) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *HTTPHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HTTPHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
 type CheckRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The namespace of the RateLimit. Required; a DNS label of 1 to 63 characters.
@@ -174,14 +346,17 @@ type CheckRequest struct {
 	Cost *int64 `protobuf:"varint,4,opt,name=cost,proto3,oneof" json:"cost,omitempty"`
 	// Names the decision, so that a call can be repeated: for 60 s, the same id for the same subject gets the same answer
 	// and is charged once. (A denial charged nothing, so it is decided anew.) 1 to 128 visible ASCII characters; empty is none.
-	Id            string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	Id string `protobuf:"bytes,5,opt,name=id,proto3" json:"id,omitempty"`
+	// Whether the subject is a request over HTTP whose client is to be told: the answer has `http`. Since not all of such a
+	// request is for its server to choose, values of the subject may be longer than 256 bytes, unless the policy looks at them.
+	Http          bool `protobuf:"varint,6,opt,name=http,proto3" json:"http,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[0]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -193,7 +368,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[0]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -206,7 +381,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{0}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CheckRequest) GetNamespace() string {
@@ -244,6 +419,13 @@ func (x *CheckRequest) GetId() string {
 	return ""
 }
 
+func (x *CheckRequest) GetHttp() bool {
+	if x != nil {
+		return x.Http
+	}
+	return false
+}
+
 type CheckResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the request may pass.
@@ -269,14 +451,19 @@ type CheckResponse struct {
 	// The name of the binding limit; empty when there is none.
 	LimitName string `protobuf:"bytes,9,opt,name=limit_name,json=limitName,proto3" json:"limit_name,omitempty"`
 	// The id of the request.
-	Id            string `protobuf:"bytes,10,opt,name=id,proto3" json:"id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Id string `protobuf:"bytes,10,opt,name=id,proto3" json:"id,omitempty"`
+	// What to tell the HTTP client. Absent unless the request asks for it.
+	Http *HTTPAnswer `protobuf:"bytes,11,opt,name=http,proto3" json:"http,omitempty"`
+	// What the policy's `onStoreFailure` is, for callers that remember it: it is also how to answer while penstockd itself
+	// cannot be asked. A policy in shadow for all subjects allows, whatever it says.
+	OnStoreFailure FailureMode `protobuf:"varint,12,opt,name=on_store_failure,json=onStoreFailure,proto3,enum=penstock.v1.FailureMode" json:"on_store_failure,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[1]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -288,7 +475,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[1]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -301,7 +488,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{1}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CheckResponse) GetAllowed() bool {
@@ -374,6 +561,20 @@ func (x *CheckResponse) GetId() string {
 	return ""
 }
 
+func (x *CheckResponse) GetHttp() *HTTPAnswer {
+	if x != nil {
+		return x.Http
+	}
+	return nil
+}
+
+func (x *CheckResponse) GetOnStoreFailure() FailureMode {
+	if x != nil {
+		return x.OnStoreFailure
+	}
+	return FailureMode_FAILURE_MODE_UNSPECIFIED
+}
+
 type PeekRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As of CheckRequest.
@@ -390,7 +591,7 @@ type PeekRequest struct {
 
 func (x *PeekRequest) Reset() {
 	*x = PeekRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[2]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -402,7 +603,7 @@ func (x *PeekRequest) String() string {
 func (*PeekRequest) ProtoMessage() {}
 
 func (x *PeekRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[2]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -415,7 +616,7 @@ func (x *PeekRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekRequest.ProtoReflect.Descriptor instead.
 func (*PeekRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{2}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PeekRequest) GetNamespace() string {
@@ -473,7 +674,7 @@ type PeekResponse struct {
 
 func (x *PeekResponse) Reset() {
 	*x = PeekResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[3]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -485,7 +686,7 @@ func (x *PeekResponse) String() string {
 func (*PeekResponse) ProtoMessage() {}
 
 func (x *PeekResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[3]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -498,7 +699,7 @@ func (x *PeekResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeekResponse.ProtoReflect.Descriptor instead.
 func (*PeekResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{3}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PeekResponse) GetAllowed() bool {
@@ -585,7 +786,7 @@ type RefundRequest struct {
 
 func (x *RefundRequest) Reset() {
 	*x = RefundRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[4]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +798,7 @@ func (x *RefundRequest) String() string {
 func (*RefundRequest) ProtoMessage() {}
 
 func (x *RefundRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[4]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +811,7 @@ func (x *RefundRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundRequest.ProtoReflect.Descriptor instead.
 func (*RefundRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{4}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RefundRequest) GetNamespace() string {
@@ -670,7 +871,7 @@ type RefundResponse struct {
 
 func (x *RefundResponse) Reset() {
 	*x = RefundResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[5]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +883,7 @@ func (x *RefundResponse) String() string {
 func (*RefundResponse) ProtoMessage() {}
 
 func (x *RefundResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[5]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +896,7 @@ func (x *RefundResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefundResponse.ProtoReflect.Descriptor instead.
 func (*RefundResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{5}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RefundResponse) GetRefunded() bool {
@@ -766,7 +967,7 @@ type CreditRequest struct {
 
 func (x *CreditRequest) Reset() {
 	*x = CreditRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[6]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +979,7 @@ func (x *CreditRequest) String() string {
 func (*CreditRequest) ProtoMessage() {}
 
 func (x *CreditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[6]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +992,7 @@ func (x *CreditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreditRequest.ProtoReflect.Descriptor instead.
 func (*CreditRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{6}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreditRequest) GetNamespace() string {
@@ -847,7 +1048,7 @@ type CreditResponse struct {
 
 func (x *CreditResponse) Reset() {
 	*x = CreditResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[7]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1060,7 @@ func (x *CreditResponse) String() string {
 func (*CreditResponse) ProtoMessage() {}
 
 func (x *CreditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[7]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1073,7 @@ func (x *CreditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreditResponse.ProtoReflect.Descriptor instead.
 func (*CreditResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{7}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreditResponse) GetLimit() int64 {
@@ -924,7 +1125,7 @@ type ResetRequest struct {
 
 func (x *ResetRequest) Reset() {
 	*x = ResetRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[8]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1137,7 @@ func (x *ResetRequest) String() string {
 func (*ResetRequest) ProtoMessage() {}
 
 func (x *ResetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[8]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1150,7 @@ func (x *ResetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetRequest.ProtoReflect.Descriptor instead.
 func (*ResetRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{8}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ResetRequest) GetNamespace() string {
@@ -989,7 +1190,7 @@ type ResetResponse struct {
 
 func (x *ResetResponse) Reset() {
 	*x = ResetResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[9]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1202,7 @@ func (x *ResetResponse) String() string {
 func (*ResetResponse) ProtoMessage() {}
 
 func (x *ResetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[9]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1215,7 @@ func (x *ResetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetResponse.ProtoReflect.Descriptor instead.
 func (*ResetResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{9}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResetResponse) GetLimit() int64 {
@@ -1057,14 +1258,16 @@ type AcquireSlotRequest struct {
 	// repeated after a failure without taking a second slot.
 	SlotId string `protobuf:"bytes,4,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
 	// How long the slot is held at most: at least 1 ms. Absent, and what is longer, is the `slotTTL` of the policy.
-	Ttl           *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
+	// As of CheckRequest.
+	Http          bool `protobuf:"varint,6,opt,name=http,proto3" json:"http,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AcquireSlotRequest) Reset() {
 	*x = AcquireSlotRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[10]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1279,7 @@ func (x *AcquireSlotRequest) String() string {
 func (*AcquireSlotRequest) ProtoMessage() {}
 
 func (x *AcquireSlotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[10]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1292,7 @@ func (x *AcquireSlotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireSlotRequest.ProtoReflect.Descriptor instead.
 func (*AcquireSlotRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AcquireSlotRequest) GetNamespace() string {
@@ -1127,6 +1330,13 @@ func (x *AcquireSlotRequest) GetTtl() *durationpb.Duration {
 	return nil
 }
 
+func (x *AcquireSlotRequest) GetHttp() bool {
+	if x != nil {
+		return x.Http
+	}
+	return false
+}
+
 // The fields are as of CheckResponse.
 type AcquireSlotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1150,14 +1360,20 @@ type AcquireSlotResponse struct {
 	LimitName string `protobuf:"bytes,9,opt,name=limit_name,json=limitName,proto3" json:"limit_name,omitempty"`
 	// The name of the slot, for ReleaseSlot: the one of the request, or the one that was made. Empty when the policy does not
 	// apply, so that there is nothing to release.
-	SlotId        string `protobuf:"bytes,10,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	SlotId string `protobuf:"bytes,10,opt,name=slot_id,json=slotId,proto3" json:"slot_id,omitempty"`
+	// As of CheckResponse.
+	Http *HTTPAnswer `protobuf:"bytes,11,opt,name=http,proto3" json:"http,omitempty"`
+	// As of CheckResponse.
+	OnStoreFailure FailureMode `protobuf:"varint,12,opt,name=on_store_failure,json=onStoreFailure,proto3,enum=penstock.v1.FailureMode" json:"on_store_failure,omitempty"`
+	// How long the slot is held from now on, unless it is acquired again. Absent unless it is held, and when not known.
+	Ttl           *durationpb.Duration `protobuf:"bytes,13,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AcquireSlotResponse) Reset() {
 	*x = AcquireSlotResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[11]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1385,7 @@ func (x *AcquireSlotResponse) String() string {
 func (*AcquireSlotResponse) ProtoMessage() {}
 
 func (x *AcquireSlotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[11]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1398,7 @@ func (x *AcquireSlotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireSlotResponse.ProtoReflect.Descriptor instead.
 func (*AcquireSlotResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AcquireSlotResponse) GetAllowed() bool {
@@ -1255,6 +1471,27 @@ func (x *AcquireSlotResponse) GetSlotId() string {
 	return ""
 }
 
+func (x *AcquireSlotResponse) GetHttp() *HTTPAnswer {
+	if x != nil {
+		return x.Http
+	}
+	return nil
+}
+
+func (x *AcquireSlotResponse) GetOnStoreFailure() FailureMode {
+	if x != nil {
+		return x.OnStoreFailure
+	}
+	return FailureMode_FAILURE_MODE_UNSPECIFIED
+}
+
+func (x *AcquireSlotResponse) GetTtl() *durationpb.Duration {
+	if x != nil {
+		return x.Ttl
+	}
+	return nil
+}
+
 type ReleaseSlotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As of CheckRequest.
@@ -1271,7 +1508,7 @@ type ReleaseSlotRequest struct {
 
 func (x *ReleaseSlotRequest) Reset() {
 	*x = ReleaseSlotRequest{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[12]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1283,7 +1520,7 @@ func (x *ReleaseSlotRequest) String() string {
 func (*ReleaseSlotRequest) ProtoMessage() {}
 
 func (x *ReleaseSlotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[12]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1296,7 +1533,7 @@ func (x *ReleaseSlotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseSlotRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseSlotRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReleaseSlotRequest) GetNamespace() string {
@@ -1347,7 +1584,7 @@ type ReleaseSlotResponse struct {
 
 func (x *ReleaseSlotResponse) Reset() {
 	*x = ReleaseSlotResponse{}
-	mi := &file_penstock_v1_limiter_proto_msgTypes[13]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1596,7 @@ func (x *ReleaseSlotResponse) String() string {
 func (*ReleaseSlotResponse) ProtoMessage() {}
 
 func (x *ReleaseSlotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_limiter_proto_msgTypes[13]
+	mi := &file_penstock_v1_limiter_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1609,7 @@ func (x *ReleaseSlotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseSlotResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseSlotResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_limiter_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ReleaseSlotResponse) GetReleased() bool {
@@ -1421,17 +1658,27 @@ var File_penstock_v1_limiter_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_limiter_proto_rawDesc = "" +
 	"\n" +
-	"\x19penstock/v1/limiter.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\"\xf4\x01\n" +
+	"\x19penstock/v1/limiter.proto\x12\vpenstock.v1\x1a\x1egoogle/protobuf/duration.proto\"k\n" +
+	"\n" +
+	"HTTPAnswer\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\x05R\x06status\x121\n" +
+	"\aheaders\x18\x02 \x03(\v2\x17.penstock.v1.HTTPHeaderR\aheaders\x12\x12\n" +
+	"\x04body\x18\x03 \x01(\fR\x04body\"6\n" +
+	"\n" +
+	"HTTPHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x88\x02\n" +
 	"\fCheckRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12@\n" +
 	"\asubject\x18\x03 \x03(\v2&.penstock.v1.CheckRequest.SubjectEntryR\asubject\x12\x17\n" +
 	"\x04cost\x18\x04 \x01(\x03H\x00R\x04cost\x88\x01\x01\x12\x0e\n" +
-	"\x02id\x18\x05 \x01(\tR\x02id\x1a:\n" +
+	"\x02id\x18\x05 \x01(\tR\x02id\x12\x12\n" +
+	"\x04http\x18\x06 \x01(\bR\x04http\x1a:\n" +
 	"\fSubjectEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_cost\"\x92\x03\n" +
+	"\x05_cost\"\x83\x04\n" +
 	"\rCheckResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x19\n" +
 	"\x05limit\x18\x02 \x01(\x03H\x00R\x05limit\x88\x01\x01\x12!\n" +
@@ -1446,7 +1693,9 @@ const file_penstock_v1_limiter_proto_rawDesc = "" +
 	"\n" +
 	"limit_name\x18\t \x01(\tR\tlimitName\x12\x0e\n" +
 	"\x02id\x18\n" +
-	" \x01(\tR\x02idB\b\n" +
+	" \x01(\tR\x02id\x12+\n" +
+	"\x04http\x18\v \x01(\v2\x17.penstock.v1.HTTPAnswerR\x04http\x12B\n" +
+	"\x10on_store_failure\x18\f \x01(\x0e2\x18.penstock.v1.FailureModeR\x0eonStoreFailureB\b\n" +
 	"\x06_limitB\f\n" +
 	"\n" +
 	"_remaining\"\xe2\x01\n" +
@@ -1534,16 +1783,17 @@ const file_penstock_v1_limiter_proto_rawDesc = "" +
 	"limit_name\x18\t \x01(\tR\tlimitNameB\b\n" +
 	"\x06_limitB\f\n" +
 	"\n" +
-	"_remaining\"\x94\x02\n" +
+	"_remaining\"\xa8\x02\n" +
 	"\x12AcquireSlotRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\x12F\n" +
 	"\asubject\x18\x03 \x03(\v2,.penstock.v1.AcquireSlotRequest.SubjectEntryR\asubject\x12\x17\n" +
 	"\aslot_id\x18\x04 \x01(\tR\x06slotId\x12+\n" +
-	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x1a:\n" +
+	"\x03ttl\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
+	"\x04http\x18\x06 \x01(\bR\x04http\x1a:\n" +
 	"\fSubjectEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbf\x04\n" +
 	"\x13AcquireSlotResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x19\n" +
 	"\x05limit\x18\x02 \x01(\x03H\x00R\x05limit\x88\x01\x01\x12!\n" +
@@ -1558,7 +1808,10 @@ const file_penstock_v1_limiter_proto_rawDesc = "" +
 	"\n" +
 	"limit_name\x18\t \x01(\tR\tlimitName\x12\x17\n" +
 	"\aslot_id\x18\n" +
-	" \x01(\tR\x06slotIdB\b\n" +
+	" \x01(\tR\x06slotId\x12+\n" +
+	"\x04http\x18\v \x01(\v2\x17.penstock.v1.HTTPAnswerR\x04http\x12B\n" +
+	"\x10on_store_failure\x18\f \x01(\x0e2\x18.penstock.v1.FailureModeR\x0eonStoreFailure\x12+\n" +
+	"\x03ttl\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03ttlB\b\n" +
 	"\x06_limitB\f\n" +
 	"\n" +
 	"_remaining\"\xe7\x01\n" +
@@ -1596,7 +1849,11 @@ const file_penstock_v1_limiter_proto_rawDesc = "" +
 	"\x0eREASON_PENALTY\x10\x03\x12\x12\n" +
 	"\x0eREASON_BLOCKED\x10\x04\x12\x11\n" +
 	"\rREASON_SHADOW\x10\x05\x12\x11\n" +
-	"\rREASON_ABSENT\x10\x062\xf7\x03\n" +
+	"\rREASON_ABSENT\x10\x06*Z\n" +
+	"\vFailureMode\x12\x1c\n" +
+	"\x18FAILURE_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12FAILURE_MODE_ALLOW\x10\x01\x12\x15\n" +
+	"\x11FAILURE_MODE_DENY\x10\x022\xf7\x03\n" +
 	"\x0eLimiterService\x12>\n" +
 	"\x05Check\x12\x19.penstock.v1.CheckRequest\x1a\x1a.penstock.v1.CheckResponse\x12;\n" +
 	"\x04Peek\x12\x18.penstock.v1.PeekRequest\x1a\x19.penstock.v1.PeekResponse\x12A\n" +
@@ -1618,75 +1875,84 @@ func file_penstock_v1_limiter_proto_rawDescGZIP() []byte {
 	return file_penstock_v1_limiter_proto_rawDescData
 }
 
-var file_penstock_v1_limiter_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_penstock_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_penstock_v1_limiter_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_penstock_v1_limiter_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_penstock_v1_limiter_proto_goTypes = []any{
 	(Mode)(0),                   // 0: penstock.v1.Mode
 	(Reason)(0),                 // 1: penstock.v1.Reason
-	(*CheckRequest)(nil),        // 2: penstock.v1.CheckRequest
-	(*CheckResponse)(nil),       // 3: penstock.v1.CheckResponse
-	(*PeekRequest)(nil),         // 4: penstock.v1.PeekRequest
-	(*PeekResponse)(nil),        // 5: penstock.v1.PeekResponse
-	(*RefundRequest)(nil),       // 6: penstock.v1.RefundRequest
-	(*RefundResponse)(nil),      // 7: penstock.v1.RefundResponse
-	(*CreditRequest)(nil),       // 8: penstock.v1.CreditRequest
-	(*CreditResponse)(nil),      // 9: penstock.v1.CreditResponse
-	(*ResetRequest)(nil),        // 10: penstock.v1.ResetRequest
-	(*ResetResponse)(nil),       // 11: penstock.v1.ResetResponse
-	(*AcquireSlotRequest)(nil),  // 12: penstock.v1.AcquireSlotRequest
-	(*AcquireSlotResponse)(nil), // 13: penstock.v1.AcquireSlotResponse
-	(*ReleaseSlotRequest)(nil),  // 14: penstock.v1.ReleaseSlotRequest
-	(*ReleaseSlotResponse)(nil), // 15: penstock.v1.ReleaseSlotResponse
-	nil,                         // 16: penstock.v1.CheckRequest.SubjectEntry
-	nil,                         // 17: penstock.v1.PeekRequest.SubjectEntry
-	nil,                         // 18: penstock.v1.RefundRequest.SubjectEntry
-	nil,                         // 19: penstock.v1.CreditRequest.SubjectEntry
-	nil,                         // 20: penstock.v1.ResetRequest.SubjectEntry
-	nil,                         // 21: penstock.v1.AcquireSlotRequest.SubjectEntry
-	nil,                         // 22: penstock.v1.ReleaseSlotRequest.SubjectEntry
-	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
+	(FailureMode)(0),            // 2: penstock.v1.FailureMode
+	(*HTTPAnswer)(nil),          // 3: penstock.v1.HTTPAnswer
+	(*HTTPHeader)(nil),          // 4: penstock.v1.HTTPHeader
+	(*CheckRequest)(nil),        // 5: penstock.v1.CheckRequest
+	(*CheckResponse)(nil),       // 6: penstock.v1.CheckResponse
+	(*PeekRequest)(nil),         // 7: penstock.v1.PeekRequest
+	(*PeekResponse)(nil),        // 8: penstock.v1.PeekResponse
+	(*RefundRequest)(nil),       // 9: penstock.v1.RefundRequest
+	(*RefundResponse)(nil),      // 10: penstock.v1.RefundResponse
+	(*CreditRequest)(nil),       // 11: penstock.v1.CreditRequest
+	(*CreditResponse)(nil),      // 12: penstock.v1.CreditResponse
+	(*ResetRequest)(nil),        // 13: penstock.v1.ResetRequest
+	(*ResetResponse)(nil),       // 14: penstock.v1.ResetResponse
+	(*AcquireSlotRequest)(nil),  // 15: penstock.v1.AcquireSlotRequest
+	(*AcquireSlotResponse)(nil), // 16: penstock.v1.AcquireSlotResponse
+	(*ReleaseSlotRequest)(nil),  // 17: penstock.v1.ReleaseSlotRequest
+	(*ReleaseSlotResponse)(nil), // 18: penstock.v1.ReleaseSlotResponse
+	nil,                         // 19: penstock.v1.CheckRequest.SubjectEntry
+	nil,                         // 20: penstock.v1.PeekRequest.SubjectEntry
+	nil,                         // 21: penstock.v1.RefundRequest.SubjectEntry
+	nil,                         // 22: penstock.v1.CreditRequest.SubjectEntry
+	nil,                         // 23: penstock.v1.ResetRequest.SubjectEntry
+	nil,                         // 24: penstock.v1.AcquireSlotRequest.SubjectEntry
+	nil,                         // 25: penstock.v1.ReleaseSlotRequest.SubjectEntry
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
 }
 var file_penstock_v1_limiter_proto_depIdxs = []int32{
-	16, // 0: penstock.v1.CheckRequest.subject:type_name -> penstock.v1.CheckRequest.SubjectEntry
-	23, // 1: penstock.v1.CheckResponse.reset_after:type_name -> google.protobuf.Duration
-	23, // 2: penstock.v1.CheckResponse.retry_after:type_name -> google.protobuf.Duration
-	0,  // 3: penstock.v1.CheckResponse.mode:type_name -> penstock.v1.Mode
-	1,  // 4: penstock.v1.CheckResponse.reason:type_name -> penstock.v1.Reason
-	17, // 5: penstock.v1.PeekRequest.subject:type_name -> penstock.v1.PeekRequest.SubjectEntry
-	23, // 6: penstock.v1.PeekResponse.reset_after:type_name -> google.protobuf.Duration
-	23, // 7: penstock.v1.PeekResponse.retry_after:type_name -> google.protobuf.Duration
-	0,  // 8: penstock.v1.PeekResponse.mode:type_name -> penstock.v1.Mode
-	1,  // 9: penstock.v1.PeekResponse.reason:type_name -> penstock.v1.Reason
-	18, // 10: penstock.v1.RefundRequest.subject:type_name -> penstock.v1.RefundRequest.SubjectEntry
-	23, // 11: penstock.v1.RefundResponse.reset_after:type_name -> google.protobuf.Duration
-	19, // 12: penstock.v1.CreditRequest.subject:type_name -> penstock.v1.CreditRequest.SubjectEntry
-	20, // 13: penstock.v1.ResetRequest.subject:type_name -> penstock.v1.ResetRequest.SubjectEntry
-	21, // 14: penstock.v1.AcquireSlotRequest.subject:type_name -> penstock.v1.AcquireSlotRequest.SubjectEntry
-	23, // 15: penstock.v1.AcquireSlotRequest.ttl:type_name -> google.protobuf.Duration
-	23, // 16: penstock.v1.AcquireSlotResponse.reset_after:type_name -> google.protobuf.Duration
-	23, // 17: penstock.v1.AcquireSlotResponse.retry_after:type_name -> google.protobuf.Duration
-	0,  // 18: penstock.v1.AcquireSlotResponse.mode:type_name -> penstock.v1.Mode
-	1,  // 19: penstock.v1.AcquireSlotResponse.reason:type_name -> penstock.v1.Reason
-	22, // 20: penstock.v1.ReleaseSlotRequest.subject:type_name -> penstock.v1.ReleaseSlotRequest.SubjectEntry
-	2,  // 21: penstock.v1.LimiterService.Check:input_type -> penstock.v1.CheckRequest
-	4,  // 22: penstock.v1.LimiterService.Peek:input_type -> penstock.v1.PeekRequest
-	6,  // 23: penstock.v1.LimiterService.Refund:input_type -> penstock.v1.RefundRequest
-	8,  // 24: penstock.v1.LimiterService.Credit:input_type -> penstock.v1.CreditRequest
-	10, // 25: penstock.v1.LimiterService.Reset:input_type -> penstock.v1.ResetRequest
-	12, // 26: penstock.v1.LimiterService.AcquireSlot:input_type -> penstock.v1.AcquireSlotRequest
-	14, // 27: penstock.v1.LimiterService.ReleaseSlot:input_type -> penstock.v1.ReleaseSlotRequest
-	3,  // 28: penstock.v1.LimiterService.Check:output_type -> penstock.v1.CheckResponse
-	5,  // 29: penstock.v1.LimiterService.Peek:output_type -> penstock.v1.PeekResponse
-	7,  // 30: penstock.v1.LimiterService.Refund:output_type -> penstock.v1.RefundResponse
-	9,  // 31: penstock.v1.LimiterService.Credit:output_type -> penstock.v1.CreditResponse
-	11, // 32: penstock.v1.LimiterService.Reset:output_type -> penstock.v1.ResetResponse
-	13, // 33: penstock.v1.LimiterService.AcquireSlot:output_type -> penstock.v1.AcquireSlotResponse
-	15, // 34: penstock.v1.LimiterService.ReleaseSlot:output_type -> penstock.v1.ReleaseSlotResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 0: penstock.v1.HTTPAnswer.headers:type_name -> penstock.v1.HTTPHeader
+	19, // 1: penstock.v1.CheckRequest.subject:type_name -> penstock.v1.CheckRequest.SubjectEntry
+	26, // 2: penstock.v1.CheckResponse.reset_after:type_name -> google.protobuf.Duration
+	26, // 3: penstock.v1.CheckResponse.retry_after:type_name -> google.protobuf.Duration
+	0,  // 4: penstock.v1.CheckResponse.mode:type_name -> penstock.v1.Mode
+	1,  // 5: penstock.v1.CheckResponse.reason:type_name -> penstock.v1.Reason
+	3,  // 6: penstock.v1.CheckResponse.http:type_name -> penstock.v1.HTTPAnswer
+	2,  // 7: penstock.v1.CheckResponse.on_store_failure:type_name -> penstock.v1.FailureMode
+	20, // 8: penstock.v1.PeekRequest.subject:type_name -> penstock.v1.PeekRequest.SubjectEntry
+	26, // 9: penstock.v1.PeekResponse.reset_after:type_name -> google.protobuf.Duration
+	26, // 10: penstock.v1.PeekResponse.retry_after:type_name -> google.protobuf.Duration
+	0,  // 11: penstock.v1.PeekResponse.mode:type_name -> penstock.v1.Mode
+	1,  // 12: penstock.v1.PeekResponse.reason:type_name -> penstock.v1.Reason
+	21, // 13: penstock.v1.RefundRequest.subject:type_name -> penstock.v1.RefundRequest.SubjectEntry
+	26, // 14: penstock.v1.RefundResponse.reset_after:type_name -> google.protobuf.Duration
+	22, // 15: penstock.v1.CreditRequest.subject:type_name -> penstock.v1.CreditRequest.SubjectEntry
+	23, // 16: penstock.v1.ResetRequest.subject:type_name -> penstock.v1.ResetRequest.SubjectEntry
+	24, // 17: penstock.v1.AcquireSlotRequest.subject:type_name -> penstock.v1.AcquireSlotRequest.SubjectEntry
+	26, // 18: penstock.v1.AcquireSlotRequest.ttl:type_name -> google.protobuf.Duration
+	26, // 19: penstock.v1.AcquireSlotResponse.reset_after:type_name -> google.protobuf.Duration
+	26, // 20: penstock.v1.AcquireSlotResponse.retry_after:type_name -> google.protobuf.Duration
+	0,  // 21: penstock.v1.AcquireSlotResponse.mode:type_name -> penstock.v1.Mode
+	1,  // 22: penstock.v1.AcquireSlotResponse.reason:type_name -> penstock.v1.Reason
+	3,  // 23: penstock.v1.AcquireSlotResponse.http:type_name -> penstock.v1.HTTPAnswer
+	2,  // 24: penstock.v1.AcquireSlotResponse.on_store_failure:type_name -> penstock.v1.FailureMode
+	26, // 25: penstock.v1.AcquireSlotResponse.ttl:type_name -> google.protobuf.Duration
+	25, // 26: penstock.v1.ReleaseSlotRequest.subject:type_name -> penstock.v1.ReleaseSlotRequest.SubjectEntry
+	5,  // 27: penstock.v1.LimiterService.Check:input_type -> penstock.v1.CheckRequest
+	7,  // 28: penstock.v1.LimiterService.Peek:input_type -> penstock.v1.PeekRequest
+	9,  // 29: penstock.v1.LimiterService.Refund:input_type -> penstock.v1.RefundRequest
+	11, // 30: penstock.v1.LimiterService.Credit:input_type -> penstock.v1.CreditRequest
+	13, // 31: penstock.v1.LimiterService.Reset:input_type -> penstock.v1.ResetRequest
+	15, // 32: penstock.v1.LimiterService.AcquireSlot:input_type -> penstock.v1.AcquireSlotRequest
+	17, // 33: penstock.v1.LimiterService.ReleaseSlot:input_type -> penstock.v1.ReleaseSlotRequest
+	6,  // 34: penstock.v1.LimiterService.Check:output_type -> penstock.v1.CheckResponse
+	8,  // 35: penstock.v1.LimiterService.Peek:output_type -> penstock.v1.PeekResponse
+	10, // 36: penstock.v1.LimiterService.Refund:output_type -> penstock.v1.RefundResponse
+	12, // 37: penstock.v1.LimiterService.Credit:output_type -> penstock.v1.CreditResponse
+	14, // 38: penstock.v1.LimiterService.Reset:output_type -> penstock.v1.ResetResponse
+	16, // 39: penstock.v1.LimiterService.AcquireSlot:output_type -> penstock.v1.AcquireSlotResponse
+	18, // 40: penstock.v1.LimiterService.ReleaseSlot:output_type -> penstock.v1.ReleaseSlotResponse
+	34, // [34:41] is the sub-list for method output_type
+	27, // [27:34] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_limiter_proto_init() }
@@ -1694,23 +1960,23 @@ func file_penstock_v1_limiter_proto_init() {
 	if File_penstock_v1_limiter_proto != nil {
 		return
 	}
-	file_penstock_v1_limiter_proto_msgTypes[0].OneofWrappers = []any{}
-	file_penstock_v1_limiter_proto_msgTypes[1].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[2].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[3].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[4].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[5].OneofWrappers = []any{}
+	file_penstock_v1_limiter_proto_msgTypes[6].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[7].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[9].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[11].OneofWrappers = []any{}
 	file_penstock_v1_limiter_proto_msgTypes[13].OneofWrappers = []any{}
+	file_penstock_v1_limiter_proto_msgTypes[15].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_limiter_proto_rawDesc), len(file_penstock_v1_limiter_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   21,
+			NumEnums:      3,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -65,8 +65,8 @@ type LimiterServiceClient interface {
 	Refund(context.Context, *v1.RefundRequest) (*v1.RefundResponse, error)
 	// Credit adds to the Balance of a subject.
 	Credit(context.Context, *v1.CreditRequest) (*v1.CreditResponse, error)
-	// Reset forgets all that was counted for a subject: slots, penalties and ids included. It is administrative: while penstockd
-	// does not authenticate its callers, it answers only those on the same host.
+	// Reset forgets all that was counted for a subject: slots, penalties and ids included. It is administrative: it answers
+	// administrators, and while penstockd does not authenticate its callers, those on the same host.
 	Reset(context.Context, *v1.ResetRequest) (*v1.ResetResponse, error)
 	// AcquireSlot takes one of the slots of a Concurrency, until ReleaseSlot or until its time to live has passed. Acquiring
 	// a slot that is held already holds it for another time to live: so is one kept for long work.
@@ -216,8 +216,8 @@ type LimiterServiceHandler interface {
 	Refund(context.Context, *v1.RefundRequest) (*v1.RefundResponse, error)
 	// Credit adds to the Balance of a subject.
 	Credit(context.Context, *v1.CreditRequest) (*v1.CreditResponse, error)
-	// Reset forgets all that was counted for a subject: slots, penalties and ids included. It is administrative: while penstockd
-	// does not authenticate its callers, it answers only those on the same host.
+	// Reset forgets all that was counted for a subject: slots, penalties and ids included. It is administrative: it answers
+	// administrators, and while penstockd does not authenticate its callers, those on the same host.
 	Reset(context.Context, *v1.ResetRequest) (*v1.ResetResponse, error)
 	// AcquireSlot takes one of the slots of a Concurrency, until ReleaseSlot or until its time to live has passed. Acquiring
 	// a slot that is held already holds it for another time to live: so is one kept for long work.
