@@ -1,0 +1,298 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/limit"
+	"github.com/penstock-dev/penstock/internal/service/store"
+)
+
+// DirectOptions of a Direct. Zero values are the defaults.
+type DirectOptions struct {
+	// Redis is redis://[user[:password]@]host[:port][/db]. Required: the Redis of the RedisStore, where the operator has
+	// published the policies.
+	Redis string
+	// Username and Password are those of Redis, unless the URL has them.
+	Username, Password string
+	// CommandTimeout is how long a decision waits for Redis; 0 is 10 ms.
+	CommandTimeout time.Duration
+	// DialTimeout bounds the opening of a connection; 0 is 1 s.
+	DialTimeout time.Duration
+	// MaxConnections is the most connections that are open at a time, but for one that follows the policies; 0 is 64.
+	MaxConnections int
+	// StartWithoutPolicies has NewDirect not wait: until the policies are read, OnFailure decides.
+	StartWithoutPolicies bool
+	// OnFailure is how to answer while no policies were read; empty is Allow. From then on each policy's onStoreFailure is
+	// known.
+	OnFailure FailureMode
+	// NoDenyCache has Redis asked even for what it denied a moment ago.
+	NoDenyCache bool
+	// Registerer gets the metrics that penstockd has too, with the door "client"; nil keeps them to ourselves.
+	Registerer prometheus.Registerer
+	// Logger gets one line per transition; nil is slog.Default().
+	Logger *slog.Logger
+}
+
+// Direct is the Limiter that decides in this process, by the policies that are published in a Redis. It follows them until
+// it is closed.
+type Direct struct {
+	store    *store.Store
+	engine   *engine.Engine
+	unread   FailureMode
+	stop     context.CancelFunc
+	followed sync.WaitGroup
+}
+
+var _ Limiter = (*Direct)(nil)
+
+// NewDirect makes a Limiter that decides in this process, and waits until it has read the policies. It fails when the options
+// are wrong, and when the context ends before (see StartWithoutPolicies for another way); the limiter itself outlives the
+// context.
+func NewDirect(ctx context.Context, opts DirectOptions) (*Direct, error) {
+	cfg, err := opts.redis()
+	if err != nil {
+		return nil, err
+	}
+	unread, err := failureMode(opts.OnFailure)
+	if err != nil {
+		return nil, err
+	}
+	log := logger(opts.Logger)
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d := &Direct{store: store.Open(cfg, log), unread: unread, stop: stop}
+	d.engine = engine.New(engine.Options{
+		Limiter: d.store, Reread: d.store.Reread, ExpressionFailed: d.store.ExpressionFailed,
+		Logger: log, Registerer: opts.Registerer, NoDenyCache: opts.NoDenyCache,
+	})
+	d.followed.Go(func() { d.store.Follow(following, d.engine.Use) })
+	if opts.StartWithoutPolicies {
+		return d, nil
+	}
+	if err := d.Ready(ctx); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (o *DirectOptions) redis() (redisops.Config, error) {
+	if o.CommandTimeout < 0 || o.DialTimeout < 0 || o.MaxConnections < 0 {
+		return redisops.Config{}, errors.New("options: want CommandTimeout, DialTimeout and MaxConnections of at least 0")
+	}
+	cfg, err := redisops.ParseURL(o.Redis)
+	if err != nil {
+		return cfg, err
+	}
+	if o.Username != "" {
+		if cfg.Username != "" {
+			return cfg, errors.New("options: want the user either in Redis or in Username")
+		}
+		cfg.Username = o.Username
+	}
+	if o.Password != "" {
+		if cfg.Password != "" {
+			return cfg, errors.New("options: want the password either in Redis or in Password")
+		}
+		cfg.Password = o.Password
+	}
+	if o.CommandTimeout != 0 {
+		cfg.CommandTimeout = o.CommandTimeout
+	}
+	if o.DialTimeout != 0 {
+		cfg.DialTimeout = o.DialTimeout
+	}
+	if o.MaxConnections != 0 {
+		cfg.MaxConnections = o.MaxConnections
+	}
+	return cfg, nil
+}
+
+// Ready waits until the policies have been read. When the context ends before, the error tells what stands in the way.
+func (d *Direct) Ready(ctx context.Context) error {
+	select {
+	case <-d.engine.Ready():
+		return nil
+	case <-ctx.Done():
+		if why := d.store.Why(); why != "" {
+			return fmt.Errorf("%w: %s: %w", engine.ErrNoSet, why, ctx.Err())
+		}
+		return fmt.Errorf("%w: %w", engine.ErrNoSet, ctx.Err())
+	}
+}
+
+// Close ends what is under way and closes all connections. Whoever asks from then on is answered as when Redis is away.
+func (d *Direct) Close() error {
+	d.stop()
+	d.store.Close()
+	d.followed.Wait()
+	return nil
+}
+
+// Check decides; see Limiter.
+func (d *Direct) Check(ctx context.Context, r Request) (Verdict, error) {
+	c, err := r.call()
+	if err != nil {
+		return Verdict{}, err
+	}
+	v, err := d.engine.DecidePolicy(ctx, engine.DoorClient, c)
+	switch {
+	case errors.Is(err, engine.ErrNoSet):
+		return undecided(r.Policy, r.ID, d.unread, CauseStore, r.HTTP), nil
+	case err != nil:
+		return Verdict{}, failure(err)
+	}
+	return ofEngine(&v, r.HTTP), nil
+}
+
+// Peek tells what Check would; see Limiter.
+func (d *Direct) Peek(ctx context.Context, r Request) (Verdict, error) {
+	r.ID = "" // names nothing that is not decided
+	c, err := r.call()
+	if err != nil {
+		return Verdict{}, err
+	}
+	v, err := d.engine.Peek(ctx, engine.DoorClient, c)
+	switch {
+	case errors.Is(err, engine.ErrNoSet):
+		return undecided(r.Policy, "", d.unread, CauseStore, false), nil
+	case err != nil:
+		return Verdict{}, failure(err)
+	}
+	return ofEngine(&v, false), nil
+}
+
+// Refund gives back; see Limiter.
+func (d *Direct) Refund(ctx context.Context, r Request) (bool, error) {
+	c, err := r.call()
+	if err != nil {
+		return false, err
+	}
+	v, err := d.engine.Refund(ctx, engine.DoorClient, c)
+	if err != nil {
+		return false, failure(err)
+	}
+	return v.Reason != limit.ReasonAbsent, nil
+}
+
+// Credit tops up; see Limiter.
+func (d *Direct) Credit(ctx context.Context, r Request) (int64, error) {
+	c, err := r.call()
+	if err != nil {
+		return 0, err
+	}
+	c.Cost = r.Cost
+	v, err := d.engine.Credit(ctx, engine.DoorClient, c)
+	if err != nil {
+		return 0, failure(err)
+	}
+	return v.Remaining, nil
+}
+
+// Reset forgets; see Limiter.
+func (d *Direct) Reset(ctx context.Context, r Request) error {
+	_, err := d.engine.Reset(ctx, engine.DoorClient, engine.Call{Policy: r.Policy, Lookup: lookup(r.Subject, r.Lookup)})
+	return failure(err)
+}
+
+// AcquireSlot takes a slot; see Limiter.
+func (d *Direct) AcquireSlot(ctx context.Context, r SlotRequest) (Slot, error) {
+	if r.ID == "" {
+		r.ID = rand.Text()
+	}
+	v, err := d.engine.AcquireSlot(ctx, engine.DoorClient, r.call())
+	switch {
+	case errors.Is(err, engine.ErrNoSet):
+		return Slot{Verdict: undecided(r.Policy, "", d.unread, CauseStore, r.HTTP), SlotID: r.ID}, nil
+	case err != nil:
+		return Slot{}, failure(err)
+	}
+	slot := Slot{Verdict: ofEngine(&v, r.HTTP), SlotID: r.ID, TTL: slotTTL(&v, r.TTL)}
+	slot.ID = ""
+	return slot, nil
+}
+
+// ReleaseSlot gives a slot back; see Limiter.
+func (d *Direct) ReleaseSlot(ctx context.Context, r SlotRequest) (bool, error) {
+	r.TTL = 0
+	v, err := d.engine.ReleaseSlot(ctx, engine.DoorClient, r.call())
+	if err != nil {
+		return false, failure(err)
+	}
+	return v.Reason != limit.ReasonAbsent, nil
+}
+
+// slotTTL is how long a slot is held for which that much was asked; 0 when it is not held, or nobody knows.
+func slotTTL(v *engine.Verdict, asked time.Duration) time.Duration {
+	if !v.Allowed || v.Binding == nil {
+		return 0
+	}
+	most := time.Duration(v.Binding.SlotTTLMs) * time.Millisecond
+	if asked == 0 {
+		return most
+	}
+	return min(asked, most)
+}
+
+// call is the request as the engine takes it. A negative cost would be the engine's sign for the policy's own.
+func (r *Request) call() (engine.Call, error) {
+	c := engine.Call{Policy: r.Policy, Lookup: lookup(r.Subject, r.Lookup), Cost: r.Cost, ID: r.ID}
+	switch {
+	case r.Cost < 0:
+		return c, &ArgumentError{Field: "cost", Problem: "want at least 0, which leaves it to the policy"}
+	case r.Cost == 0:
+		c.Cost = engine.PolicyCost
+	}
+	return c, nil
+}
+
+func (r *SlotRequest) call() engine.SlotCall {
+	return engine.SlotCall{Policy: r.Policy, Lookup: lookup(r.Subject, r.Lookup), ID: r.ID, TTL: r.TTL}
+}
+
+// lookup looks at the subject first.
+func lookup(subject map[string]string, more func(string) (string, bool)) func(string) (string, bool) {
+	return func(key string) (string, bool) {
+		if value, found := subject[key]; found || more == nil {
+			return value, found
+		}
+		return more(key)
+	}
+}
+
+// failure is the error of the package for one of the engine.
+func failure(err error) error {
+	if long, is := errors.AsType[*engine.ValueTooLongError](err); is {
+		return tooLong(&ArgumentError{Field: "subject", Problem: "the value of " + long.Error()})
+	}
+	if missing, is := errors.AsType[*engine.MissingAttributeError](err); is {
+		return &ArgumentError{
+			Field: "subject", Problem: "lacks " + missing.Key + ", a descriptor of the policy, or has a value that the policy is not for",
+		}
+	}
+	if argument, is := errors.AsType[*engine.ArgumentError](err); is {
+		return &ArgumentError{Field: argument.Field, Problem: argument.Problem}
+	}
+	for _, known := range []struct{ of, as error }{
+		{engine.ErrUnknownPolicy, ErrUnknownPolicy},
+		{engine.ErrWrongOperation, ErrWrongOperation},
+		{engine.ErrConfiguration, ErrRefused},
+		{engine.ErrUnknownOutcome, ErrUnknownOutcome},
+		{engine.ErrStoreUnavailable, ErrUnavailable},
+		{engine.ErrNoSet, ErrUnavailable},
+	} {
+		if errors.Is(err, known.of) {
+			return fmt.Errorf("%w: %w", known.as, err)
+		}
+	}
+	return err
+}
