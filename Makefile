@@ -70,7 +70,8 @@ lint: ## Run golangci-lint (with kube-api-linter), buf lint, luacheck and shellc
 	@$(GOLANGCI_LINT) run
 	@$(BUF) lint proto
 	@luacheck="$$(hack/debian-package.sh luacheck lua-check)" && \
-	go run ./hack/lualint "$$luacheck"
+	go run ./hack/lualint "$$luacheck" && \
+	"$$luacheck" --quiet --std lua53 --globals core --max-line-length 130 docs/doors/haproxy/penstock.lua
 	@shellcheck="$$(hack/debian-package.sh shellcheck shellcheck)" && \
 	"$$shellcheck" --severity=warning .ci/run $$(git ls-files -co --exclude-standard '*.sh')
 
@@ -78,12 +79,12 @@ lint: ## Run golangci-lint (with kube-api-linter), buf lint, luacheck and shellc
 .PHONY: test
 test: ## Run all tests, against a real redis-server and kube-apiserver; TEST_PACKAGES and TEST_FLAGS narrow it.
 	@redis="$$(hack/redis-server.sh)" && assets="$$(hack/envtest-assets.sh)" && \
-	modules="$$(hack/node-modules.sh test/interop)" && python="$$(hack/python.sh)" && \
+	modules="$$(hack/node-modules.sh test/interop)" && python="$$(hack/python.sh)" && proxies="$$(hack/proxies.sh)" && \
 	for tool in curl:curl openssl:openssl redis-cli:redis-tools; do \
 		hack/debian-package.sh "$${tool%:*}" "$${tool#*:}" >/dev/null || exit 1; \
 	done && \
 	PENSTOCK_REDIS_SERVER="$$redis" KUBEBUILDER_ASSETS="$$assets" \
-	PENSTOCK_NODE_MODULES="$$modules" PENSTOCK_PYTHON="$$python" \
+	PENSTOCK_NODE_MODULES="$$modules" PENSTOCK_PYTHON="$$python" PENSTOCK_PROXIES="$$proxies" \
 	go test -timeout $(TEST_TIMEOUT) $(TEST_FLAGS) $(TEST_PACKAGES)
 
 .PHONY: fuzz
@@ -96,7 +97,7 @@ build: ## Build bin/operator, bin/penstockd and bin/penstock.
 		./cmd/operator ./cmd/penstockd ./cmd/penstock
 
 .PHONY: bench
-bench: ## Run the benchmarks.
+bench: ## Compare with envoyproxy/ratelimit, in a closed and in an open loop.
 	@bench/run.sh
 
 .PHONY: bench-algorithms
