@@ -316,15 +316,16 @@ func TestNamesAreCanonicalAndThereInLowerCase(t *testing.T) {
 		v = of(v, []string{policy.HeaderDraft, policy.HeaderLegacy, policy.HeaderRetryAfter})
 		Headers(func(name, _ string) { names[name] = true }, &v)
 	}
+	var lowered string
 	for name := range names {
 		if name != textproto.CanonicalMIMEHeaderKey(name) {
 			t.Errorf("header %q is not in its canonical form, so nobody finds it", name)
 		}
-		if got := LowerName(name); got != strings.ToLower(name) {
-			t.Errorf("%q in lower case is %q", name, got)
-		}
-		if got := testing.AllocsPerRun(10, func() { LowerName(name) }); got != 0 {
+		if got := testing.AllocsPerRun(10, func() { lowered = LowerName(name) }); got != 0 {
 			t.Errorf("%v allocations for %q in lower case, want none", got, name)
+		}
+		if lowered != strings.ToLower(name) {
+			t.Errorf("%q in lower case is %q", name, lowered)
 		}
 	}
 	if len(names) != 7 {

@@ -47,7 +47,7 @@ const pollEvery = 10 * time.Second
 type Config struct {
 	// Mode is None, MTLS or Bearer.
 	Mode string
-	// File lists the callers; see docs/doors.md. Required for MTLS.
+	// File lists the callers; see docs/penstockd.md. Required for MTLS.
 	File string
 	// JWKS is where the keys are that sign the tokens of ServiceAccounts: an https:// URL, or a file. "" accepts none.
 	JWKS string

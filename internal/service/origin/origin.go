@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -92,8 +93,8 @@ func (p Proxies) Client(peer netip.Addr, forwardedFor []string) netip.Addr {
 		return client
 	}
 	hops := 0
-	for i := len(forwardedFor) - 1; i >= 0; i-- {
-		rest, more := forwardedFor[i], true
+	for _, line := range slices.Backward(forwardedFor) {
+		rest, more := line, true
 		for more {
 			var entry string
 			if hops++; hops > maxHops {
