@@ -20,7 +20,11 @@ type attributes struct {
 }
 
 func ofRequest(r *http.Request) attributes {
-	return attributes{peer: r.RemoteAddr, method: r.Method, path: r.URL.Path, host: origin.Host(r.Host), values: r.Header.Values}
+	path := r.URL.Path
+	if !strings.HasPrefix(path, "/") { // the target is a URL without path, or *
+		path = "/" + path
+	}
+	return attributes{peer: r.RemoteAddr, method: r.Method, path: path, host: origin.Host(r.Host), values: r.Header.Values}
 }
 
 func ofCall(peer, fullMethod string, md metadata.MD) attributes {

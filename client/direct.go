@@ -37,7 +37,8 @@ type DirectOptions struct {
 	OnFailure FailureMode
 	// NoDenyCache has Redis asked even for what it denied a moment ago.
 	NoDenyCache bool
-	// Registerer gets the metrics that penstockd has too, with the door "client"; nil keeps them to ourselves.
+	// Registerer gets the metrics that penstockd has too, with the door "client", until the Direct is closed; nil keeps them
+	// to ourselves. It takes those of one Direct at a time.
 	Registerer prometheus.Registerer
 	// Logger gets one line per transition; nil is slog.Default().
 	Logger *slog.Logger
@@ -51,6 +52,9 @@ type Direct struct {
 	unread   FailureMode
 	stop     context.CancelFunc
 	followed sync.WaitGroup
+	// metrics are registered as one, so that closing can take them out again.
+	metrics    *prometheus.Registry
+	registerer prometheus.Registerer
 }
 
 var _ Limiter = (*Direct)(nil)
@@ -69,12 +73,16 @@ func NewDirect(ctx context.Context, opts DirectOptions) (*Direct, error) {
 	}
 	log := logger(opts.Logger)
 	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	d := &Direct{store: store.Open(cfg, log), unread: unread, stop: stop}
+	d := &Direct{store: store.Open(cfg, log), unread: unread, stop: stop, registerer: opts.Registerer, metrics: prometheus.NewRegistry()}
 	d.engine = engine.New(engine.Options{
 		Limiter: d.store, Reread: d.store.Reread, ExpressionFailed: d.store.ExpressionFailed,
-		Logger: log, Registerer: opts.Registerer, NoDenyCache: opts.NoDenyCache,
+		Logger: log, Registerer: d.metrics, NoDenyCache: opts.NoDenyCache,
 	})
 	d.followed.Go(func() { d.store.Follow(following, d.engine.Use) })
+	if err := d.register(); err != nil {
+		_ = d.close()
+		return nil, err
+	}
 	if opts.StartWithoutPolicies {
 		return d, nil
 	}
@@ -132,9 +140,27 @@ func (d *Direct) Ready(ctx context.Context) error {
 
 // Close ends what is under way and closes all connections. Whoever asks from then on is answered as when Redis is away.
 func (d *Direct) Close() error {
+	if d.registerer != nil {
+		d.registerer.Unregister(d.metrics)
+	}
+	return d.close()
+}
+
+func (d *Direct) close() error {
 	d.stop()
 	d.store.Close()
 	d.followed.Wait()
+	return nil
+}
+
+// register shows the metrics in the registry of the program, all or none.
+func (d *Direct) register() error {
+	if d.registerer == nil {
+		return nil
+	}
+	if err := d.registerer.Register(d.metrics); err != nil {
+		return fmt.Errorf("options: Registerer: %w; want one that has not the metrics of another Direct", err)
+	}
 	return nil
 }
 

@@ -97,7 +97,7 @@ func (m *callLimit) charge(ctx context.Context, call Call, set func(metadata.MD)
 		}
 	}()
 	err = serve()
-	code = status.Code(err)
+	code = codeOf(err)
 	return err
 }
 
@@ -163,6 +163,14 @@ func (m *callLimit) admit(ctx context.Context, v *Verdict, err error, set func(m
 		return nil
 	}
 	return denial(v)
+}
+
+// codeOf is the code that the client of a call gets for the error of its handler.
+func codeOf(err error) codes.Code {
+	if s, is := status.FromError(err); is {
+		return s.Code()
+	}
+	return status.FromContextError(err).Code()
 }
 
 func callFailure(ctx context.Context, err error) error {

@@ -199,6 +199,19 @@ func TestACallThatFailedIsGivenBack(t *testing.T) {
 	}
 }
 
+func TestACallThatRanOutOfTimeHasTheCodeThatItsClientGets(t *testing.T) {
+	for kind, call := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			f, asked := &fake{verdict: admitted}, codes.OK
+			c := serve(t, &served{err: context.DeadlineExceeded}, limited(f, "shop/two",
+				WithCallRefund(func(c codes.Code) bool { asked = c; return false }))...)
+			if _, err := call(t.Context(), c); status.Code(err) != codes.DeadlineExceeded || asked != codes.DeadlineExceeded {
+				t.Errorf("%v, asked about %s", err, asked)
+			}
+		})
+	}
+}
+
 func TestACallHoldsASlotUntilItEnds(t *testing.T) {
 	for form, limiter := range both(t) {
 		for kind, call := range kinds {

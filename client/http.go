@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -183,6 +184,18 @@ func (o *observed) observe(w http.ResponseWriter) http.ResponseWriter {
 					o.code, o.written = code, true
 				}
 				next(code)
+			}
+		},
+		Flush: func(next httpsnoop.FlushFunc) httpsnoop.FlushFunc {
+			return func() {
+				o.written = true
+				next()
+			}
+		},
+		ReadFrom: func(next httpsnoop.ReadFromFunc) httpsnoop.ReadFromFunc {
+			return func(body io.Reader) (int64, error) {
+				o.written = true
+				return next(body)
 			}
 		},
 		Write: func(next httpsnoop.WriteFunc) httpsnoop.WriteFunc {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -245,6 +246,7 @@ func TestWhatFailedIsGivenBackOnce(t *testing.T) {
 		"failed":             {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, admitted, 1},
 		"a hint first":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(103); w.WriteHeader(500) }, admitted, 1},
 		"a status too late":  {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(nil); w.WriteHeader(500) }, admitted, 0},
+		"failed once sent":   {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); w.WriteHeader(500) }, admitted, 0},
 		"panicked":           {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, admitted, 1},
 		"nothing was spent":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, Verdict{Allowed: true, Mode: Unmatched}, 0},
 		"denied in between":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, refused, 0},
@@ -292,6 +294,60 @@ func TestARefundReachesRedis(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is given back has the subject that was charged, of which a policy may count by no value that is so long.
+func TestARequestWithALongPathIsGivenBack(t *testing.T) {
+	for name, limiter := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			handler := Middleware(limiter, "shop/two", WithRefund(func(status int) bool { return status >= 500 }))(
+				http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }))
+			for range 5 {
+				w := get(handler, from("192.0.2.67"), func(r *http.Request) { r.URL.Path = "/" + strings.Repeat("x", 300) })
+				if w.Code != 500 {
+					t.Errorf("%d, want all to reach the handler", w.Code)
+				}
+			}
+		})
+	}
+}
+
+func TestAFileThatIsCopiedIsNoFailure(t *testing.T) {
+	f := &fake{verdict: admitted}
+	server := httptest.NewServer(Middleware(f, "shop/two", WithRefund(func(status int) bool { return status >= 500 }))(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.(io.ReaderFrom).ReadFrom(strings.NewReader("ok"))
+			w.WriteHeader(500) // too late
+		})))
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	defer server.Close()
+	response, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != 200 || len(f.refunds) != 0 {
+		t.Errorf("%d, %d refunds", response.StatusCode, len(f.refunds))
+	}
+}
+
+func TestATargetWithoutPathHasTheRoot(t *testing.T) {
+	for target, want := range map[string]string{"": "/", "*": "/*", "/a": "/a"} {
+		f := &fake{verdict: admitted}
+		get(Middleware(f, "shop/two")(&ok{}), func(r *http.Request) { r.URL.Path = target })
+		if got := f.requests[0].Subject["path"]; got != want {
+			t.Errorf("%q has the path %q, want %q", target, got, want)
+		}
+	}
+}
+
+func TestProxiesThatAreNamedOneByOneAreAllTrusted(t *testing.T) {
+	f := &fake{verdict: admitted}
+	get(Middleware(f, "shop/two", WithTrustedProxies(netip.MustParsePrefix("192.0.2.0/24")), WithTrustedProxies(netip.MustParsePrefix("10.0.0.0/8")))(&ok{}),
+		func(r *http.Request) { r.Header.Set("X-Forwarded-For", "203.0.113.9, 10.1.2.3") })
+	if got := f.requests[0].Subject["remote_address"]; got != "203.0.113.9" {
+		t.Errorf("%q, want the address behind both", got)
 	}
 }
 

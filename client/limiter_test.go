@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func of(policy, address string) Request {
@@ -255,6 +257,39 @@ func TestWrongOptionsAreRefusedWithoutThePassword(t *testing.T) {
 	} {
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMetricsAreRegisteredUntilADirectIsClosed(t *testing.T) {
+	server, registry := startRedis(t), prometheus.NewRegistry()
+	opts := DirectOptions{Redis: "redis://" + server.Addr, CommandTimeout: patient, Registerer: registry, Logger: slog.New(slog.DiscardHandler)}
+	for range 2 { // one after the other
+		d, err := NewDirect(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Check(t.Context(), of("shop/many", "a")); err != nil {
+			t.Error(err)
+		}
+		if all, err := registry.Gather(); len(all) == 0 || err != nil {
+			t.Errorf("%d metrics, %v", len(all), err)
+		}
+		if beside, err := NewDirect(t.Context(), opts); err == nil {
+			_ = beside.Close()
+			t.Error("two have their metrics at one place")
+		}
+		_ = d.Close()
+		if all, err := registry.Gather(); len(all) != 0 || err != nil {
+			t.Errorf("after it was closed: %v, %v", all, err)
+		}
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	opts.Redis = "redis://127.0.0.1:1"
+	for range 2 { // one that failed leaves none behind
+		if _, err := NewDirect(gone, opts); !errors.Is(err, context.Canceled) {
+			t.Error(err)
 		}
 	}
 }

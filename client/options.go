@@ -28,7 +28,8 @@ type Option interface {
 // common is what is alike for HTTP and gRPC.
 type common struct {
 	headers []string // in lower case
-	proxies origin.Proxies
+	trusted []string
+	proxies origin.Proxies // that are trusted
 	slotTTL time.Duration
 	log     *slog.Logger
 }
@@ -88,14 +89,13 @@ func WithHeaders(names ...string) Option {
 // nearest address that is not of one of them. Without, it is the address of the peer, whatever a header says.
 func WithTrustedProxies(networks ...netip.Prefix) Option {
 	return option(func(to *common) {
-		cidrs := make([]string, 0, len(networks))
 		for _, network := range networks {
 			if network.IsValid() {
-				cidrs = append(cidrs, network.Masked().String())
+				to.trusted = append(to.trusted, network.Masked().String())
 			}
 		}
 		// Networks that are valid are read, but for one of IPv6 that holds all of IPv4: nobody is trusted by that.
-		to.proxies, _ = origin.ParseProxies(cidrs)
+		to.proxies, _ = origin.ParseProxies(to.trusted)
 	})
 }
 

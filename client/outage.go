@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/sony/gobreaker/v2"
+	"golang.org/x/net/http2"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	"github.com/penstock-dev/penstock/internal/engine"
@@ -37,6 +39,9 @@ const (
 	reasonStoreRefuses     = "STORE_REFUSES"
 	reasonTooLong          = "VALUE_TOO_LONG"
 )
+
+// errRedirected is no outage: it does not end by itself.
+var errRedirected = errors.New("the URL of penstockd answers with a redirection, which is not followed; want the URL that it leads to")
 
 // outage tells that penstockd did not answer.
 type outage struct {
@@ -133,21 +138,31 @@ func classify(ctx context.Context, err error, hurried bool) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("the caller has gone: %w", context.Canceled)
 	}
+	if errors.Is(err, errRedirected) {
+		return fmt.Errorf("asking penstockd: %w", errRedirected)
+	}
 	failure, is := errors.AsType[*connect.Error](err)
 	if !is {
 		return &outage{cause: err}
+	}
+	if _, reset := errors.AsType[http2.StreamError](failure); reset {
+		// The code says how it was reset, and nothing about the request.
+		return &outage{cause: failure}
 	}
 	unreadable := failure.Code() == connect.CodeInvalidArgument || failure.Code() == connect.CodeResourceExhausted
 	if unreadable && !connect.IsWireError(failure) {
 		// It is not the request that is meant, but an answer that cannot be read.
 		return &outage{cause: failure}
 	}
+	if refusesCertificate(failure) {
+		return fmt.Errorf("%w: %w", ErrUnauthenticated, failure)
+	}
 	reason, violation := details(failure)
 	switch failure.Code() {
 	case connect.CodeInvalidArgument:
 		return invalid(failure, violation)
 	case connect.CodeResourceExhausted:
-		return tooLong(&ArgumentError{Field: "subject", Problem: "the request has more bytes than penstockd takes"})
+		return tooLarge()
 	case connect.CodeNotFound:
 		return fmt.Errorf("%w: %s", ErrUnknownPolicy, failure.Message())
 	case connect.CodeFailedPrecondition:
@@ -180,6 +195,14 @@ var outageCodes = []connect.Code{connect.CodeUnavailable, connect.CodeDeadlineEx
 func undialled(err error) bool {
 	operation, is := errors.AsType[*net.OpError](err)
 	return is && operation.Op == "dial"
+}
+
+// refusesCertificate tells whether penstockd ended the handshake of TLS for the certificate of this program. The alert has no
+// type of its own in crypto/tls; all that are about a certificate name it. By TLS 1.3 it comes after the request was sent, and
+// is lost when that fails first: then it looks as if penstockd were away.
+func refusesCertificate(err error) bool {
+	alert, is := errors.AsType[*net.OpError](err)
+	return is && alert.Op == "remote error" && strings.Contains(alert.Error(), "certificate")
 }
 
 // told is the error of a call that is no decision.
@@ -223,6 +246,10 @@ func invalid(failure *connect.Error, violation *errdetails.BadRequest_FieldViola
 		return tooLong(argument)
 	}
 	return argument
+}
+
+func tooLarge() error {
+	return tooLong(&ArgumentError{Field: "subject", Problem: "the request has more bytes than penstockd takes"})
 }
 
 func tooLong(argument *ArgumentError) error { return fmt.Errorf("%w: %w", ErrValueTooLong, argument) }

@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
+	"github.com/penstock-dev/penstock/internal/service/tlsfiles/tlstest"
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
 )
 
@@ -221,6 +224,104 @@ func TestOnlyAnOutageIsAnsweredByThePolicy(t *testing.T) {
 }
 
 var errOther = errors.New("any error")
+
+// None of these ends by itself, so none may be answered as an outage is, which by default allows.
+func TestAMistakeIsNoOutage(t *testing.T) {
+	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.TLS = &tls.Config{
+		Certificates: []tls.Certificate{ca.Issue(t, "127.0.0.1").Certificate(t)},
+		ClientCAs:    ca.Pool(), ClientAuth: tls.VerifyClientCertIfGiven,
+	}
+	secure.StartTLS()
+	defer secure.Close()
+	// By TLS 1.3 the refusal may come when the connection is already given up.
+	as := func(pair tlstest.Pair) *tls.Config {
+		certificate := pair.Certificate(t)
+		return &tls.Config{RootCAs: ca.Pool(), MaxVersion: tls.VersionTLS12, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &certificate, nil
+		}}
+	}
+	moved := httptest.NewServer(http.RedirectHandler("https://127.0.0.1:1/", http.StatusMovedPermanently))
+	defer moved.Close()
+	for name, test := range map[string]struct {
+		url  string
+		opts Options
+		want error
+	}{
+		"a token with a line break":      {moved.URL, Options{Token: Token("hunter2\n")}, ErrUnauthenticated},
+		"a redirection":                  {moved.URL, Options{}, errRedirected},
+		"a certificate of another CA":    {secure.URL, Options{TLS: as(other.Issue(t, "me"))}, ErrUnauthenticated},
+		"a certificate that has expired": {secure.URL, Options{TLS: as(ca.IssueUntil(t, time.Now().Add(-time.Minute), "me"))}, ErrUnauthenticated},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRemote(t, test.url, test.opts)
+			for range 2 * mostFailures {
+				if v, err := r.Check(t.Context(), of("shop/two", "a")); !errors.Is(err, test.want) || strings.Contains(err.Error(), "hunter2") {
+					t.Errorf("%+v, %v, want %v", v, err, test.want)
+				}
+			}
+		})
+	}
+}
+
+func TestARequestThatPenstockdWouldNotTakeIsNotSent(t *testing.T) {
+	w := &wire{}
+	w.away.Store(true)
+	r := newRemote(t, "http://penstockd", Options{Transport: w, Logger: (&lines{}).logger()})
+	for size, want := range map[int]int{100: http.StatusOK, 70_000: http.StatusBadRequest, 900_000: http.StatusBadRequest} {
+		answer := get(Middleware(r, "shop/many")(&ok{}), func(r *http.Request) { r.URL.Path = "/" + strings.Repeat("x", size) })
+		if answer.Code != want {
+			t.Errorf("a path of %d bytes: %d, want %d", size, answer.Code, want)
+		}
+	}
+	if w.sent.Load() != 1 {
+		t.Errorf("%d were sent, want 1", w.sent.Load())
+	}
+}
+
+// The first answer leaves a connection open, on which net/http repeats what it takes for safe to repeat.
+func TestAReplyThatIsLostIsChargedOnce(t *testing.T) {
+	for name, http2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			door := doorOf(startEngine(t, startRedis(t).Addr))
+			var loses atomic.Bool
+			var asked atomic.Int64
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Add(1)
+				if loses.Load() {
+					door.ServeHTTP(httptest.NewRecorder(), r)
+					panic(http.ErrAbortHandler)
+				}
+				door.ServeHTTP(w, r)
+			}))
+			server.Config.Protocols = new(http.Protocols)
+			server.Config.Protocols.SetHTTP1(true)
+			server.Config.Protocols.SetUnencryptedHTTP2(true)
+			server.Start()
+			defer server.Close()
+			r := newRemote(t, server.URL, Options{HTTP2: http2, Logger: (&lines{}).logger()})
+			request := of("shop/many", "a")
+			check := func() Verdict {
+				v, err := r.Check(t.Context(), request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return v
+			}
+			check()
+			loses.Store(true)
+			if v := check(); v.Degraded != CauseService {
+				t.Errorf("lost: %+v", v)
+			}
+			loses.Store(false)
+			if v := check(); v.Remaining != 997 || asked.Load() != 3 {
+				t.Errorf("%d left after %d calls, want 997 after 3", v.Remaining, asked.Load())
+			}
+		})
+	}
+}
 
 func TestARefundThatGotNoAnswerMayHaveBeenMade(t *testing.T) {
 	away := &wire{}

@@ -17,6 +17,8 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/sony/gobreaker/v2"
+	"golang.org/x/net/http/httpguts"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
@@ -30,6 +32,8 @@ const DefaultTimeout = 100 * time.Millisecond
 const (
 	// tokenHeader leaves Authorization to whatever stands between us and penstockd.
 	tokenHeader = "X-Penstock-Authorization"
+	// maxRequestBytes is what penstockd takes. More is not sent: what stands in between may answer as if it were away.
+	maxRequestBytes = 64 << 10
 	// maxAnswerBytes bounds what is read of an answer.
 	maxAnswerBytes = 64 << 10
 	// idleConnections is how many connections stay open between bursts.
@@ -97,7 +101,7 @@ func New(baseURL string, opts Options) (*Remote, error) {
 	}
 	r.outages = outages{unseen: onFailure, log: logger(opts.Logger), breaker: newBreaker(), now: time.Now}
 	// A redirection would carry the token elsewhere, and turns a call into a GET.
-	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	refuse := func(*http.Request, []*http.Request) error { return errRedirected }
 	r.service = penstockv1connect.NewLimiterServiceClient(&http.Client{Transport: r.transport, CheckRedirect: refuse}, baseURL,
 		connect.WithReadMaxBytes(maxAnswerBytes))
 	return r, nil
@@ -282,9 +286,12 @@ func (r *Remote) ReleaseSlot(ctx context.Context, request SlotRequest) (bool, er
 
 // call makes one call, within the timeout, unless penstockd is known to be away. It is never made twice: penstockd may have
 // done what it did not answer. It fails with an *outage, or with an error of the package or of the context.
-func call[Q, A any](ctx context.Context, r *Remote, method func(context.Context, *Q) (*A, error), request *Q) (*A, error) {
+func call[Q, A any, M message[Q]](ctx context.Context, r *Remote, method func(context.Context, *Q) (*A, error), request M) (*A, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if proto.Size(request) > maxRequestBytes {
+		return nil, tooLarge()
 	}
 	with, err := r.authorized(ctx)
 	if err != nil {
@@ -306,6 +313,12 @@ func call[Q, A any](ctx context.Context, r *Remote, method func(context.Context,
 	return answer, nil
 }
 
+// message is a request of penstockd.
+type message[Q any] interface {
+	*Q
+	proto.Message
+}
+
 // authorized gives the context for a call with the token.
 func (r *Remote) authorized(ctx context.Context) (context.Context, error) {
 	ctx, info := connect.NewClientContext(ctx)
@@ -315,6 +328,10 @@ func (r *Remote) authorized(ctx context.Context) (context.Context, error) {
 	token, err := r.token(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
+	}
+	if !httpguts.ValidHeaderFieldValue(token) {
+		// Else it would look like a penstockd that is away. The token itself is not for an error.
+		return nil, fmt.Errorf("%w: the token has a line break, or another byte that no header can have", ErrUnauthenticated)
 	}
 	info.RequestHeader().Set(tokenHeader, "Bearer "+token)
 	return ctx, nil

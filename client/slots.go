@@ -23,6 +23,7 @@ type held struct {
 	guard   *guard
 	ctx     context.Context // of the request, but for its end
 	request SlotRequest
+	ttl     time.Duration // as it was last told; 0 is not known
 
 	mu       sync.Mutex // also while the slot is acquired again, so that it is released after that
 	timer    *time.Timer
@@ -33,8 +34,7 @@ type held struct {
 func (g *guard) acquire(ctx context.Context, request SlotRequest) (Slot, *held, error) {
 	request.ID = rand.Text()
 	slot, err := g.limiter.AcquireSlot(ctx, request)
-	request.HTTP = false
-	h := &held{guard: g, ctx: context.WithoutCancel(ctx), request: request}
+	h := &held{guard: g, ctx: context.WithoutCancel(ctx), request: request, ttl: slot.TTL}
 	switch {
 	case err != nil && ctx.Err() != nil, err == nil && !slot.Allowed && slot.Mode == Degraded:
 		// It may have been taken, and there is nobody to use it.
@@ -45,11 +45,19 @@ func (g *guard) acquire(ctx context.Context, request SlotRequest) (Slot, *held, 
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.timer = time.AfterFunc(renewal(slot), h.renew)
+	h.timer = time.AfterFunc(h.pause(slot), h.renew)
 	return slot, h, nil
 }
 
-func renewal(slot Slot) time.Duration { return max(cmp.Or(slot.TTL, unknownTTL)/renewals, minRenewal) }
+// pause is how long to wait after an answer until the slot is acquired again. After one that tells no time to live, that
+// is no longer than what was told before needs.
+func (h *held) pause(slot Slot) time.Duration {
+	ttl := slot.TTL
+	if ttl == 0 {
+		ttl = min(cmp.Or(h.ttl, unknownTTL), unknownTTL)
+	}
+	return max(ttl/renewals, minRenewal)
+}
 
 // renew holds the slot for another time to live. A slot that was lost, since nobody could be asked for as long as it lives,
 // is taken again as soon as there is one: the request goes on all the same.
@@ -61,7 +69,8 @@ func (h *held) renew() {
 	}
 	// What goes wrong here the next request meets too, which tells of it.
 	slot, _ := h.guard.limiter.AcquireSlot(h.ctx, h.request)
-	h.timer.Reset(renewal(slot))
+	h.ttl = cmp.Or(slot.TTL, h.ttl)
+	h.timer.Reset(h.pause(slot))
 }
 
 // release gives the slot back.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,51 @@ func TestASlotIsHeldLongerThanItLives(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A path of 300 bytes is not for a policy to count by, but this one does not look at it.
+func TestALongPathKeepsNoSlot(t *testing.T) {
+	for name, limiter := range both(t) {
+		t.Run(name, func(t *testing.T) {
+			log := &lines{}
+			long := func(r *http.Request) { r.URL.Path = "/" + strings.Repeat("x", 300) }
+			other := SlotRequest{Policy: "shop/short-slots", Subject: map[string]string{"remote_address": "192.0.2.1"}}
+			handler := ConcurrencyMiddleware(limiter, "shop/short-slots", WithLogger(log.logger()))(http.HandlerFunc(
+				func(http.ResponseWriter, *http.Request) {
+					for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
+						if slot, err := limiter.AcquireSlot(t.Context(), other); err != nil || slot.Allowed {
+							t.Errorf("%+v, %v, want the slot taken", slot, err)
+							return
+						}
+					}
+				}))
+			for range 2 {
+				if w := get(handler, long); w.Code != http.StatusOK {
+					t.Errorf("%d, want the slot free", w.Code)
+				}
+			}
+			if log.String() != "" {
+				t.Error(log)
+			}
+		})
+	}
+}
+
+// The slot lives 900 ms, so an answer that tells no time to live must not have it wait for more than a third of that.
+func TestASlotIsHeldOnToAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{verdict: Verdict{Allowed: true, Mode: Enforced}, ttl: 900 * time.Millisecond}
+		quiet := WithLogger((&lines{}).logger())
+		get(ConcurrencyMiddleware(f, "shop/slots", quiet)(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			f.mu.Lock()
+			f.ttl, f.err = 0, ErrUnknownPolicy
+			f.mu.Unlock()
+			time.Sleep(910 * time.Millisecond)
+		})))
+		if len(f.slots) != 4 {
+			t.Errorf("acquired %d times, want 4", len(f.slots))
+		}
+	})
 }
 
 func TestHowOftenASlotIsHeldOnTo(t *testing.T) {

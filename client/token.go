@@ -11,7 +11,7 @@ import (
 )
 
 // TokenSource gives the bearer token of a call to penstockd. It is asked for every call, maybe concurrently, so it should
-// remember.
+// remember. The timeout of the call does not count for it: it has to bound its own time.
 type TokenSource func(ctx context.Context) (string, error)
 
 // Token always gives the same token.

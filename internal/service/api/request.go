@@ -103,8 +103,7 @@ func validate(r addressed) error {
 		return violation("subject", fmt.Sprintf("%d entries, want at most %d", n, maxSubjectEntries))
 	}
 	// The engine refuses a value that is too long if the policy looks at it.
-	about, can := r.(overHTTP)
-	anyLength := can && about.GetHttp()
+	anyLength := anyValues(r)
 	for key, value := range r.GetSubject() {
 		if n := len(key); n < 1 || n > maxSubjectBytes {
 			return violation("subject", fmt.Sprintf("a key of %d bytes, want 1 to %d", n, maxSubjectBytes))
@@ -114,6 +113,19 @@ func validate(r addressed) error {
 		}
 	}
 	return nil
+}
+
+// anyValues tells whether values may be longer than what a policy can count by. What is given back is asked for with the
+// subject that was charged, also when that was a request over HTTP.
+func anyValues(r addressed) bool {
+	switch r := r.(type) {
+	case overHTTP:
+		return r.GetHttp()
+	case *penstockv1.RefundRequest, *penstockv1.ReleaseSlotRequest:
+		return true
+	default:
+		return false
+	}
 }
 
 // dnsName tells whether a name begins and ends with a lower-case letter or digit and has nothing else but hyphens, and
