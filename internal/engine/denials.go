@@ -32,7 +32,7 @@ type denial struct {
 	generation uint64
 	cost       int64
 	row        limit.Row
-	// from is when Redis was asked, so that a denial never lasts longer here than there.
+	// from is when Redis was asked, so that a denial never lasts longer here than there; of what was forgotten, when that was.
 	from, until time.Time
 }
 
@@ -60,20 +60,25 @@ func upToMillisecond(d time.Duration) time.Duration {
 	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
 }
 
-// remember keeps the row of a denial that was asked for at from.
+// remember keeps the row of a denial that was asked for at from, unless the key was forgotten since: it may be of before.
 func (d *denials) remember(key string, generation uint64, cost int64, row *limit.Row, from time.Time) {
-	d.place(key).Store(&denial{
+	place := d.place(key)
+	known := place.Load()
+	if known != nil && known.key == key && known.forgotten() && !known.from.Before(from) {
+		return
+	}
+	place.CompareAndSwap(known, &denial{
 		key: key, generation: generation, cost: cost, row: *row, from: from, until: from.Add(min(row.RetryAfter, longestDenial)),
 	})
 }
 
-// forget drops what is remembered of the key.
-func (d *denials) forget(key string) {
-	place := d.place(key)
-	if known := place.Load(); known != nil && known.key == key {
-		place.CompareAndSwap(known, nil)
-	}
+// forget drops what is remembered of the key, and what is asked for before now.
+func (d *denials) forget(key string, now time.Time) {
+	d.place(key).Store(&denial{key: key, from: now})
 }
+
+// forgotten tells whether it is no denial, but stands for when one was forgotten.
+func (d *denial) forgotten() bool { return d.until.IsZero() }
 
 // refilling are the algorithms that have room again when time has passed, and not before but by an operation of this
 // package.
@@ -134,6 +139,6 @@ func (e *Engine) note(r *Request, c *compiled, charge *limit.Charge, row *limit.
 
 func (e *Engine) forget(key string) {
 	if e.denials != nil {
-		e.denials.forget(key)
+		e.denials.forget(key, e.now())
 	}
 }

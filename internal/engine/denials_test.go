@@ -344,16 +344,27 @@ func TestTheLaterOfTwoDenialsHasTheirPlace(t *testing.T) {
 	if _, known := d.find(other, 1, 1, now); known {
 		t.Fatal("one key gets the denial of another")
 	}
-	d.forget(other)
-	if _, known := d.find("a", 1, 1, now); !known {
-		t.Error("to forget a key dropped another")
-	}
 	d.remember(other, 1, 1, &row, now)
 	if _, known := d.find(other, 1, 1, now); !known {
 		t.Error("the later one is not there")
 	}
 	if _, known := d.find("a", 1, 1, now); known {
 		t.Error("the earlier one is still there")
+	}
+}
+
+func TestADenialOfBeforeARefundIsNotRememberedAfterIt(t *testing.T) {
+	d := newDenials()
+	row, now := denied(10, time.Second), time.Unix(1_800_000_000, 0)
+	d.forget("a", now.Add(time.Millisecond))
+	d.remember("a", 1, 1, &row, now)
+	if _, known := d.find("a", 1, 1, now.Add(2*time.Millisecond)); known {
+		t.Error("a decision that was on its way is remembered")
+	}
+	later := now.Add(2 * time.Millisecond)
+	d.remember("a", 1, 1, &row, later)
+	if _, known := d.find("a", 1, 1, later); !known {
+		t.Error("one that was asked for afterwards is not")
 	}
 }
 
@@ -369,7 +380,7 @@ func TestDenialsMayBeRememberedAndForgottenAtOnce(t *testing.T) {
 				if got, known := d.find(key, 1, 1, now); known && got != row {
 					t.Errorf("%+v, want the row or none", got)
 				}
-				d.forget(key)
+				d.forget(key, now)
 			}
 		})
 	}

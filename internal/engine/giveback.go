@@ -30,9 +30,10 @@ func (e *Engine) decideAndGiveBack(ctx context.Context, door Door, t *tables, d 
 		return Result{}, err
 	}
 	verdicts, err := e.giveBack(ctx, door, back)
-	if err != nil {
+	if err != nil && result.Allowed {
 		return Result{}, err
 	}
+	// Of what is denied, the denial counts: an error in its place would let the request pass at a proxy that fails open.
 	for _, of := range back.targets {
 		v := &verdicts[of.charge]
 		result.Verdicts[of.descriptor].merge(v)
@@ -44,21 +45,29 @@ func (e *Engine) decideAndGiveBack(ctx context.Context, door Door, t *tables, d 
 // giveBack gives back all charges, side by side, so that they share a batch on their way, and gives a verdict for each.
 func (e *Engine) giveBack(ctx context.Context, door Door, back *Request) ([]Verdict, error) {
 	verdicts, errs := make([]Verdict, len(back.charges)), make([]error, len(back.charges))
+	panics := make([]any, len(back.charges))
+	one := func(i int) {
+		defer func() { panics[i] = recover() }()
+		verdicts[i], errs[i] = e.giveBackOne(ctx, door, back.answers[i].policy, back.charges[i])
+	}
 	var others sync.WaitGroup
-	for i := range back.charges {
-		if i == len(back.charges)-1 {
-			verdicts[i], errs[i] = e.giveBackOne(ctx, door, back.answers[i].policy, back.charges[i])
-			break
-		}
-		others.Go(func() {
-			verdicts[i], errs[i] = e.giveBackOne(ctx, door, back.answers[i].policy, back.charges[i])
-		})
+	for i := range len(back.charges) - 1 {
+		others.Go(func() { one(i) })
+	}
+	if last := len(back.charges) - 1; last >= 0 {
+		one(last)
 	}
 	others.Wait()
+	for _, value := range panics {
+		if value != nil {
+			panic(value) // where the door that was asked recovers, and the request is no longer in use
+		}
+	}
 	return verdicts, errors.Join(errs...)
 }
 
-// giveBackOne gives one charge back. It fails with ErrConfiguration, or because the caller has gone.
+// giveBackOne gives one charge back. It fails with ErrConfiguration, or because the caller has gone; the verdict allows then
+// too.
 func (e *Engine) giveBackOne(ctx context.Context, door Door, c *compiled, charge limit.Charge) (Verdict, error) {
 	r := NewRequest("")
 	defer r.Release()
@@ -73,8 +82,13 @@ func (e *Engine) giveBackOne(ctx context.Context, door Door, c *compiled, charge
 	case errors.Is(err, ErrUnknownPolicy):
 		return Verdict{Allowed: true}, nil
 	case errors.Is(err, ErrConfiguration), errors.Is(err, context.Canceled):
-		return Verdict{}, err
+		return degradedRefund(c), err
 	default:
-		return Verdict{Allowed: true, Mode: Degraded, Policy: c.policy, Name: c.policy.Name}, nil
+		return degradedRefund(c), nil
 	}
+}
+
+// degradedRefund is the verdict on what was not given back, or may not have been.
+func degradedRefund(c *compiled) Verdict {
+	return Verdict{Allowed: true, Mode: Degraded, Policy: c.policy, Name: c.policy.Name}
 }

@@ -204,3 +204,37 @@ func TestALimitOfTheRequestGetsBackWhatWasItsOwn(t *testing.T) {
 		t.Errorf("%s %+v, want %s refunded", w.store.methods[1], got, key)
 	}
 }
+
+func TestWhatIsDeniedStaysDeniedWhenAnotherPartCannotBeGivenBack(t *testing.T) {
+	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", ""))
+	w.store.rows["shop/path"] = denied(10, time.Minute)
+	w.store.fail = func(charges []limit.Charge) error {
+		if charges[0].Policy.Name == "shop/user" { // what is given back
+			return reply("NOPERM no rights")
+		}
+		return nil
+	}
+	r := requestOfParts(part{tuple{"user", "bob"}, 1, true}, part{tuple{"path", "/"}, 1, false})
+	defer r.Release()
+	result, err := w.Decide(t.Context(), DoorRLS, r)
+	if err != nil || result.Allowed || !result.Degraded || !result.Verdicts[0].Allowed || result.Verdicts[1].Allowed {
+		t.Errorf("%+v, %v; want the denial", result, err)
+	}
+}
+
+// panicking is a store that meets an error in the program.
+type panicking struct{ *store }
+
+func (panicking) Refund(context.Context, limit.Charge) (limit.Row, error) { panic("a bug") }
+
+func TestAPanicWhileGivingBackIsThatOfTheRequest(t *testing.T) {
+	w := newWorld(t, rateLimit("user", "user", ""), rateLimit("path", "path", ""))
+	w.limiter = panicking{w.store}
+	defer func() {
+		if recover() != "a bug" {
+			t.Error("no panic where the door recovers")
+		}
+	}()
+	r := requestOfParts(part{tuple{"user", "bob"}, 1, true}, part{tuple{"path", "/"}, 1, true})
+	_, _ = w.Decide(t.Context(), DoorRLS, r)
+}

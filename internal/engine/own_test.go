@@ -50,7 +50,7 @@ func TestALimitOfTheRequestStandsInThePlaceOfThePoliciesThatApply(t *testing.T) 
 	if got := *own.Policy; got.ContentHash != want.ContentHash {
 		t.Errorf("decided by %+v\nwant %+v", got, want)
 	}
-	if own.Cost != 3 || !own.Unpublished || own.Values != nil || w.store.last()[0].Unpublished {
+	if own.Cost != 3 || !own.Unpublished || len(own.Values) != 0 || w.store.last()[0].Unpublished {
 		t.Errorf("charged %+v, want the policy's cost by a policy that is not published", own)
 	}
 	v := result.Verdicts[0]

@@ -17,11 +17,9 @@ const DefaultPort = "6379"
 func ParseURL(rawURL string) (Config, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		// The error of url.Parse quotes the URL, and with it the password.
-		if parse, is := errors.AsType[*url.Error](err); is {
-			err = parse.Err
-		}
-		return Config{}, fmt.Errorf("redis URL: %w; want redis://[user[:password]@]host:port[/db]", err)
+		// The error of url.Parse quotes the URL or parts of it, and with them the password.
+		return Config{}, errors.New("redis URL: no URL; want redis://[user[:password]@]host:port[/db], with what is special in " +
+			"the password percent-encoded (/ is %2F, @ is %40)")
 	}
 	if u.Scheme != "redis" {
 		return Config{}, fmt.Errorf("redis URL: scheme %q; want redis://[user[:password]@]host:port[/db]", u.Scheme)
