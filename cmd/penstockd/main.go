@@ -78,6 +78,9 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 	if cfg.service.Callers, err = callers.New(cfg.callers, log, registry); err != nil {
 		return err
 	}
+	if cfg.callers.Mode == callers.Bearer && cfg.tls.CertFile == "" {
+		log.Warn("tokens of callers come without TLS, so whoever sees the traffic can use them; give --tls-cert and --tls-key, or have a mesh encrypt it")
+	}
 	if cfg.tracing {
 		if cfg.service.Tracing, err = tracing.Start(ctx, log); err != nil {
 			return err

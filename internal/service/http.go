@@ -1,10 +1,8 @@
 package service
 
 import (
-	"context"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -48,9 +46,7 @@ func (s *Service) newHTTPServer(handler http.Handler) *http.Server {
 func (s *Service) newDoorServer(handler http.Handler) *http.Server {
 	aging := aging{age: maxConnectionAge, now: time.Now}
 	server := withHTTP2(s.newHTTPServer(aging.handler(handler)))
-	server.ConnContext = func(ctx context.Context, connection net.Conn) context.Context {
-		return aging.begin(s.cfg.Callers.ConnContext(ctx, connection), connection)
-	}
+	server.ConnContext = aging.begin
 	return server
 }
 
@@ -83,7 +79,7 @@ func (s *Service) doors(envoy *rls.Server, recovery *recovery) http.Handler {
 	auth := traced("forwardauth", callers.Handler(bounded(forwardauth.New(s.engine, forwardauth.Options{
 		Callers: callers, Proxies: s.cfg.Proxies, DefaultDomain: s.cfg.DefaultDomain, Strict: s.cfg.Strict,
 	}))))
-	limiter := traced("api", callers.DirectHandler(api.New(s.engine, callers)))
+	limiter := traced("api", callers.RPCHandler(api.New(s.engine, callers)))
 	asJSON := traced("json", callers.DirectHandler(envoy.JSON()))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {

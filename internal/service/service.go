@@ -54,7 +54,7 @@ type Config struct {
 	DefaultDomain string
 	// Strict refuses requests for a domain that no policy answers for.
 	Strict bool
-	// Denials is what /debug/top shows; nil is nothing.
+	// Denials is what /debug/top shows; nil is a page without any.
 	Denials debug.Denials
 	// Pprof serves profiles under /debug/pprof/, to this host only.
 	Pprof bool

@@ -123,7 +123,7 @@ func named(dst []byte, v *engine.Verdict) []byte {
 	return append(dst, '"')
 }
 
-// shortName is the name without the namespace, which is ours to know.
+// shortName is the name without the namespace: short, and steady where a client compares it.
 func shortName(name string) string {
 	_, short, _ := strings.Cut(name, "/")
 	return short

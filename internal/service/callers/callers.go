@@ -17,13 +17,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
+	"net"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/penstock-dev/penstock/internal/service/origin"
 )
 
 // How callers say who they are: Config.Mode.
@@ -181,6 +183,8 @@ func (d *Directory) run(ctx context.Context, again <-chan time.Time) {
 // Caller is who asks, with what they may touch. The zero value may touch nothing.
 type Caller struct {
 	granted *grant
+	// unasked is the context of the request in mode None, else nil: what is for this host only is found out when it matters.
+	unasked context.Context
 }
 
 // grant is what a caller may touch. It is not changed once it is made.
@@ -193,10 +197,7 @@ type grant struct {
 	administrative, overridesLimits bool
 }
 
-var (
-	everybody = &grant{everything: true}
-	ourselves = &grant{everything: true, administrative: true, overridesLimits: true}
-)
+var everybody = &grant{everything: true}
 
 // MayUsePolicy tells whether the policy, "<namespace>/<name>", is in a namespace that the caller may touch. Whether it
 // exists has no part in that.
@@ -211,17 +212,30 @@ func (c Caller) MayUsePolicy(name string) bool {
 // MayUseDomain tells whether the caller may ask for all policies of the domain: one that was granted by its name, or that is
 // named as a namespace that the caller may touch.
 func (c Caller) MayUseDomain(domain string) bool {
-	return c.granted != nil && (c.granted.everything || anyMatches(c.granted.domains, domain) || c.granted.touches(domain))
+	return c.granted != nil && (c.granted.everything || anyMatches(c.granted.domains, domain) ||
+		isNamespace(domain) && c.granted.touches(domain))
+}
+
+// isNamespace tells whether there can be a namespace of that name: a DNS label (RFC 1123).
+func isNamespace(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+		case c != '-' || i == 0 || i == len(name)-1:
+			return false
+		}
+	}
+	return name != "" && len(name) <= 63
 }
 
 // Administrative tells whether the caller may reset, force a release and flush, in what it may touch.
 func (c Caller) Administrative() bool {
-	return c.granted != nil && c.granted.administrative
+	return c.granted != nil && c.granted.administrative || c.unasked != nil && isLocal(c.unasked)
 }
 
 // MayOverrideLimits tells whether a limit that a request brings along (`limit` of an Envoy descriptor) is heeded.
 func (c Caller) MayOverrideLimits() bool {
-	return c.granted != nil && c.granted.overridesLimits
+	return c.granted != nil && c.granted.overridesLimits || c.unasked != nil && isLocal(c.unasked)
 }
 
 func (g *grant) touches(namespace string) bool {
@@ -235,29 +249,26 @@ type grantKey struct{}
 // nothing.
 func (d *Directory) Of(ctx context.Context) Caller {
 	if d.mode == None {
-		if isLocal(ctx) {
-			return Caller{ourselves}
-		}
-		return Caller{everybody}
+		return Caller{granted: everybody, unasked: ctx}
 	}
 	granted, _ := ctx.Value(grantKey{}).(*grant)
-	return Caller{granted}
+	return Caller{granted: granted}
 }
 
-// localKey is of the context of a connection or request over HTTP: whether it came over loopback, as a bool.
+// localKey is of the context of a request over HTTP: whether it comes from this host, as a bool.
 type localKey struct{}
 
-// isLocal tells whether a request came over loopback, and not through a proxy there that says that it asks for somebody
-// else.
+// isLocal tells whether a request comes from this host: see origin.Local, of which the name that was asked for is left out
+// for gRPC, which no page in a browser speaks.
 func isLocal(ctx context.Context) bool {
 	if local, known := ctx.Value(localKey{}).(bool); known {
 		return local
 	}
 	p, known := peer.FromContext(ctx)
-	if !known || !isLoopback(p.Addr) {
+	if !known || !thisHost(p.Addr) {
 		return false
 	}
-	for _, name := range forwardedKeys {
+	for _, name := range origin.PassedOnKeys {
 		if len(metadata.ValueFromIncomingContext(ctx, name)) > 0 {
 			return false
 		}
@@ -265,17 +276,7 @@ func isLocal(ctx context.Context) bool {
 	return true
 }
 
-// forwardedHeaders, which are forwardedKeys in metadata, are how proxies tell for whom they ask.
-var (
-	forwardedHeaders = []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip"}
-	forwardedKeys    = []string{"x-forwarded-for", "forwarded", "x-real-ip"}
-)
-
-func forwarded(header http.Header) bool {
-	for _, name := range forwardedHeaders {
-		if len(header[name]) > 0 {
-			return true
-		}
-	}
-	return false
+func thisHost(address net.Addr) bool {
+	tcp, is := address.(*net.TCPAddr)
+	return is && origin.ThisHost(tcp.AddrPort().Addr())
 }

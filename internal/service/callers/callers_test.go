@@ -93,16 +93,16 @@ func TestACallerMayWhatItWasGrantedAndNoMore(t *testing.T) {
 		"nobody":             {nil, ""},
 		"nothing":            {&grant{}, ""},
 		"everybody":          {everybody, everything},
-		"ourselves":          {ourselves, asOurs},
 		"own namespace":      {&grant{own: "shop"}, "shop/api shop"},
 		"a namespace":        {&grant{namespaces: []pattern{{text: "pay"}}}, "pay/api pay"},
 		"several by pattern": {&grant{namespaces: []pattern{{text: "shop*"}}}, "shop/api shop-eu/api shop"},
+		"no namespace":       {&grant{namespaces: []pattern{{text: "edge*"}}}, "edge"},
 		"a domain":           {&grant{domains: []pattern{{text: "edge"}}}, "edge"},
 		"administrative":     {&grant{own: "pay", administrative: true}, "pay/api pay administrative"},
 		"overrides":          {&grant{own: "pay", overridesLimits: true}, "pay/api pay overrides"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := told(Caller{test.granted}); got != test.want {
+			if got := told(Caller{granted: test.granted}); got != test.want {
 				t.Errorf("%q, want %q", got, test.want)
 			}
 		})
@@ -110,7 +110,7 @@ func TestACallerMayWhatItWasGrantedAndNoMore(t *testing.T) {
 }
 
 func TestAWordThatIsNoPolicyIsTouchedByNobodyInParticular(t *testing.T) {
-	caller := Caller{&grant{own: "shop", namespaces: []pattern{{text: "*"}}}}
+	caller := Caller{granted: &grant{own: "shop", namespaces: []pattern{{text: "*"}}}}
 	for _, name := range []string{"", "shop", "/", "/api", "shop/"} {
 		if caller.MayUsePolicy(name) {
 			t.Errorf("%q may be used", name)
@@ -129,7 +129,7 @@ func TestWithoutAuthenticationWhoIsLocalIsToldByTheConnection(t *testing.T) {
 		want   string
 	}{
 		"loopback":                 {"127.0.0.1:1234", nil, asOurs},
-		"another of loopback":      {"127.8.9.1:1234", nil, asOurs},
+		"another of loopback":      {"127.8.9.1:1234", nil, everything},
 		"loopback, IPv6":           {"[::1]:1234", nil, asOurs},
 		"loopback, mapped":         {"[::ffff:127.0.0.1]:1234", nil, asOurs},
 		"elsewhere":                {"10.0.0.1:1234", nil, everything},
@@ -144,7 +144,7 @@ func TestWithoutAuthenticationWhoIsLocalIsToldByTheConnection(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, got := Everybody(), ""
-			request := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+			request := httptest.NewRequest(http.MethodGet, "http://localhost:8080/", http.NoBody)
 			request.RemoteAddr = test.remote
 			if test.header != nil {
 				request.Header.Set(test.header[0], test.header[1])
@@ -158,12 +158,6 @@ func TestWithoutAuthenticationWhoIsLocalIsToldByTheConnection(t *testing.T) {
 			if test.remote == "" || test.remote == "@" || test.remote == "localhost:80" || err != nil {
 				return
 			}
-			// The same by the connection, over HTTP and gRPC.
-			request = request.WithContext(d.ConnContext(t.Context(), connectionFrom{remote: address}))
-			d.DirectHandler(door).ServeHTTP(httptest.NewRecorder(), request)
-			if got != test.want {
-				t.Errorf("HTTP, by the connection: %q, want %q", got, test.want)
-			}
 			ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: address})
 			if test.header != nil {
 				ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(test.header...))
@@ -175,20 +169,12 @@ func TestWithoutAuthenticationWhoIsLocalIsToldByTheConnection(t *testing.T) {
 	}
 }
 
-// connectionFrom is a connection that has nothing but its other end.
-type connectionFrom struct {
-	net.Conn
-	remote net.Addr
-}
-
-func (c connectionFrom) RemoteAddr() net.Addr { return c.remote }
-
 func TestARequestThatPassedNoneOfTheDoorsHasNoMoreThanAnybody(t *testing.T) {
 	if got := told(Everybody().Of(t.Context())); got != everything {
 		t.Errorf("none: %q, want %q", got, everything)
 	}
 	s := newSubject(t, Config{Mode: Bearer, File: write(t, "callers.yaml", "callers: []")})
-	local := peer.NewContext(s.ConnContext(t.Context(), connectionFrom{remote: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}})
+	local := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}})
 	if got := told(s.Of(local)); got != "" {
 		t.Errorf("bearer: %q, want nothing", got)
 	}
@@ -226,13 +212,12 @@ func TestWithoutAuthenticationRealConnectionsOverLoopbackAreLocal(t *testing.T) 
 func TestFindingOutWhoAsksAllocatesNothing(t *testing.T) {
 	d, local := Everybody(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}
 	s := newSubject(t, Config{Mode: Bearer, File: write(t, "callers.yaml", "callers: []")})
-	overHTTP := d.ConnContext(t.Context(), connectionFrom{remote: local})
 	for name, test := range map[string]struct {
 		directory *Directory
 		ctx       context.Context
 	}{
 		"none, gRPC":   {d, metadata.NewIncomingContext(peer.NewContext(t.Context(), &peer.Peer{Addr: local}), metadata.Pairs("user-agent", "x"))},
-		"none, HTTP":   {d, overHTTP},
+		"none, HTTP":   {d, context.WithValue(t.Context(), localKey{}, true)},
 		"none, others": {d, peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1)}})},
 		"bearer":       {s.Directory, context.WithValue(t.Context(), grantKey{}, everybody)},
 	} {
@@ -247,7 +232,7 @@ func TestFindingOutWhoAsksAllocatesNothing(t *testing.T) {
 	}
 
 	// The doors add nothing with none.
-	request := httptest.NewRequest(http.MethodGet, "/", http.NoBody).WithContext(overHTTP)
+	request := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 	handler := d.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	if n := testing.AllocsPerRun(100, func() { handler.ServeHTTP(nil, request) }); n != 0 {
 		t.Errorf("Handler: %v allocations", n)

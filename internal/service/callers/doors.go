@@ -5,12 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 
+	"connectrpc.com/connect"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -18,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/penstock-dev/penstock/internal/service/origin"
 )
 
 // Header is where a bearer token is at every door. At some, Authorization belongs to the request that is asked about.
@@ -33,6 +34,9 @@ type refusal struct {
 func (r *refusal) err() error {
 	return status.Error(r.code, r.text)
 }
+
+// Error is what the caller is told.
+func (r *refusal) Error() string { return r.text }
 
 const remedy = "; send a token as " + Header + ": Bearer <token>"
 
@@ -59,58 +63,53 @@ func (d *Directory) refuse(r *refusal) *refusal {
 	return r
 }
 
-// ConnContext is for the http.Server, which calls it for each connection. Without it Handler finds out for each request
-// whether it came over loopback.
-func (d *Directory) ConnContext(ctx context.Context, connection net.Conn) context.Context {
-	if d.mode != None {
-		return ctx
-	}
-	return context.WithValue(ctx, localKey{}, isLoopback(connection.RemoteAddr()))
-}
-
-func isLoopback(address net.Addr) bool {
-	tcp, is := address.(*net.TCPAddr)
-	return is && tcp.IP.IsLoopback()
-}
-
 // Handler lets through who has good credentials: a certificate, or a token in X-Penstock-Authorization, which is taken out of
 // the request. Others get 401, or 403 when they are known and may nothing, or 503 while the keys are not known. It is for
 // doors where Authorization belongs to the request that is asked about.
 func (d *Directory) Handler(next http.Handler) http.Handler {
-	return d.handler(next, Header)
+	return d.handler(next, asText, Header)
 }
 
 // DirectHandler is Handler for doors whose callers ask for themselves: it takes a token in Authorization too.
 func (d *Directory) DirectHandler(next http.Handler) http.Handler {
-	return d.handler(next, Header, "Authorization")
+	return d.handler(next, asText, Header, "Authorization")
 }
 
-func (d *Directory) handler(next http.Handler, headers ...string) http.Handler {
+// RPCHandler is DirectHandler for services of Connect: it refuses in the protocol that it is asked in.
+func (d *Directory) RPCHandler(next http.Handler) http.Handler {
+	errors := connect.NewErrorWriter()
+	return d.handler(next, func(w http.ResponseWriter, r *http.Request, refused *refusal) {
+		_ = errors.Write(w, r, connect.NewError(connect.Code(refused.code), refused))
+	}, Header, "Authorization")
+}
+
+func (d *Directory) handler(next http.Handler, refuse func(http.ResponseWriter, *http.Request, *refusal), headers ...string) http.Handler {
 	if d.mode == None {
 		return unasked(next)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		granted, refused := d.ofRequest(r, headers)
 		if refused != nil {
-			d.refuse(refused).write(w, d.mode)
+			d.refuse(refused)
+			if refused.code == codes.Unauthenticated && d.mode == Bearer {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			if refused.code == codes.Unavailable {
+				w.Header().Set("Retry-After", "1")
+			}
+			refuse(w, r, refused)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), grantKey{}, granted)))
 	})
 }
 
-// unasked notes what Of needs in mode None, where ConnContext has not, or where a proxy asks for somebody else.
+// unasked notes what Of needs in mode None.
 func unasked(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		noted, known := r.Context().Value(localKey{}).(bool)
-		local := noted
-		if !known {
-			address, err := netip.ParseAddrPort(r.RemoteAddr)
-			local = err == nil && address.Addr().Unmap().IsLoopback()
-		}
 		// What is not noted is not local.
-		if local = local && !forwarded(r.Header); local != noted {
-			r = r.WithContext(context.WithValue(r.Context(), localKey{}, local))
+		if origin.Local(r) {
+			r = r.WithContext(context.WithValue(r.Context(), localKey{}, true))
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -131,19 +130,16 @@ func (d *Directory) ofRequest(r *http.Request, headers []string) (*grant, *refus
 	return d.ofCredentials(r.Context(), values)
 }
 
-func (r *refusal) write(w http.ResponseWriter, mode string) {
+// asText refuses with a line of text.
+func asText(w http.ResponseWriter, _ *http.Request, refused *refusal) {
 	code := http.StatusUnauthorized
-	switch r.code {
+	switch refused.code {
 	case codes.PermissionDenied:
 		code = http.StatusForbidden
 	case codes.Unavailable:
 		code = http.StatusServiceUnavailable
-		w.Header().Set("Retry-After", "1")
 	}
-	if code == http.StatusUnauthorized && mode == Bearer {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
-	http.Error(w, r.text, code)
+	http.Error(w, refused.text, code)
 }
 
 // healthPrefix is of the methods that need no credentials: those who look after a Pod have none.

@@ -110,7 +110,7 @@ func parse(text []byte) (*roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &roster{}
+	r := &roster{tokens: map[[sha256.Size]byte]*grant{}}
 	found := false
 	err = fields(root, "the file", []string{"callers"}, func(_ string, list *yaml.Node) error {
 		found = true
@@ -118,6 +118,11 @@ func parse(text []byte) (*roster, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for i := range r.entries {
+		for _, token := range r.entries[i].tokens {
+			r.tokens[token] = &r.entries[i].granted
+		}
 	}
 	if !found {
 		return nil, errors.New("callers is missing; give a list, `callers: []` to let nobody in")
@@ -346,7 +351,7 @@ func (e *entry) addToken(text string) error {
 
 var (
 	accountPattern   = regexp.MustCompile(`^[-a-z0-9*]+/[-.a-z0-9*]+$`)
-	namespacePattern = regexp.MustCompile(`^[-.a-z0-9*]+$`)
+	namespacePattern = regexp.MustCompile(`^[-a-z0-9*]+$`)
 )
 
 func (e *entry) addAccount(text string) error {

@@ -151,7 +151,7 @@ func (s *subject) serveHTTP(t *testing.T, config *tls.Config) {
 	mux := http.NewServeMux()
 	mux.Handle("/auth", s.Handler(door))
 	mux.Handle("/direct", s.DirectHandler(door))
-	server := &http.Server{Handler: mux, ConnContext: s.ConnContext, TLSConfig: config.Clone(), ReadHeaderTimeout: time.Minute}
+	server := &http.Server{Handler: mux, TLSConfig: config.Clone(), ReadHeaderTimeout: time.Minute}
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)

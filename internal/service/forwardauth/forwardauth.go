@@ -17,7 +17,8 @@
 // these the last counts, which is the nearest proxy's; an empty one says nothing.
 //
 // A request to /auth spends from the budgets of all policies together that apply to it. Their domain is that of the query,
-// /auth?domain=shop, which a proxy's client has no part in; else that of the header X-Penstock-Domain; else the default one.
+// /auth?domain=shop, which a proxy's client has no part in; else the default one; else, where there is no default, that of the
+// header X-Penstock-Domain, which a proxy may pass on as its client sent it.
 //
 // It answers 200 or, on a denial, the status of the policy (429) with a body of application/problem+json. A policy of
 // which an attribute is missing, or does not fit its pattern, does not apply: 200, nothing charged. An attribute of more
@@ -98,7 +99,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveDomain(w, r)
 		return
 	}
-	name, behind, ok := split(r.URL.Path)
+	path := r.URL.Path
+	if strings.Contains(r.RequestURI, "#") {
+		path = origin.Path(r.RequestURI) // net/http takes a fragment for a part of the path
+	}
+	name, behind, ok := split(path)
 	to := answer{w: w, nginx: behind == "" && asksForNginx(r)}
 	if !ok {
 		to.problem(answers.Problem{Status: http.StatusNotFound, Detail: "want the path /auth/<namespace>/<policy>, or /auth"})
@@ -121,7 +126,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveDomain answers for all policies of a domain.
 func (h *Handler) serveDomain(w http.ResponseWriter, r *http.Request) {
 	to := answer{w: w, nginx: asksForNginx(r)}
-	domain := cmp.Or(inQuery(r, "domain"), last(r.Header[domainHeader]), h.options.DefaultDomain)
+	domain := cmp.Or(inQuery(r, "domain"), h.options.DefaultDomain, last(r.Header[domainHeader]))
 	if domain == "" {
 		to.problem(answers.Problem{Status: http.StatusBadRequest, Detail: "want the domain whose policies apply, as in /auth?domain=shop or in the header " + domainHeader})
 		return

@@ -368,7 +368,7 @@ func TestAllPoliciesOfADomainAnswerAtThePathOfNone(t *testing.T) {
 		want       string
 	}{
 		"allowed": {
-			"shop", "elsewhere", door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method", "path"}}, "domain shop", []string{"PUT", "/"}, `200 OK`,
+			"shop", "", door{verdict: engine.Verdict{Allowed: true}, keys: []string{"method", "path"}}, "domain shop", []string{"PUT", "/"}, `200 OK`,
 		},
 		"denied": {
 			"shop", "", door{verdict: denied}, "domain shop", nil, `429 Too Many Requests
@@ -378,8 +378,8 @@ Ratelimit: "api";r=0;t=1
 Retry-After: 1
 {"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Quota Exceeded","status":429,"detail":"rate limit shop/api is exhausted; retry after 1 s","policy":"shop/api","violated-policies":["api","per-key/day"],"retryAfter":1}`,
 		},
-		"the default domain": {
-			"", "elsewhere", door{verdict: engine.Verdict{Allowed: true}}, "domain elsewhere", nil, `200 OK`,
+		"the default domain, whatever a client says": {
+			"shop", "elsewhere", door{verdict: engine.Verdict{Allowed: true}}, "domain elsewhere", nil, `200 OK`,
 		},
 		"no domain": {
 			"", "", door{}, "", nil, `400 Bad Request

@@ -172,7 +172,11 @@ func Host(authority string) string {
 // stays as it is. So do dots and repeated slashes, as what they mean is the server's to say. It begins with a slash; one is
 // put before a target that has none, such as *.
 func Path(requestTarget string) string {
-	path, _, _ := strings.Cut(requestTarget, "?")
+	path := requestTarget
+	// A fragment has no place in a request target, and servers that take one look for what they serve without it.
+	if end := strings.IndexAny(path, "?#"); end >= 0 {
+		path = path[:end]
+	}
 	if !strings.HasPrefix(path, "/") {
 		if scheme, rest, found := strings.Cut(path, "://"); found && isScheme(scheme) {
 			_, path, _ = strings.Cut(rest, "/")
