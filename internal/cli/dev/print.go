@@ -30,8 +30,8 @@ func (p *printer) banner(s *session, addresses service.Addresses, files []string
 	var b strings.Builder
 	base := "http://" + reachable(addresses.HTTP)
 	fmt.Fprintf(&b, "penstock dev: %s from %s\n\n", count(len(s.set.RateLimits)), strings.Join(files, ", "))
-	fmt.Fprintf(&b, "  http   %s/auth/<namespace>/<name>\n", base)
-	fmt.Fprintf(&b, "  grpc   %s (Envoy Rate Limit Service v3)\n", reachable(addresses.GRPC))
+	fmt.Fprintf(&b, "  http   %s/auth/<namespace>/<name>, /json, LimiterService\n", base)
+	fmt.Fprintf(&b, "  grpc   %s (Envoy Rate Limit Service v3, ext_authz v3)\n", reachable(addresses.GRPC))
 	fmt.Fprintf(&b, "  redis  %s", s.store.address)
 	if s.store.embedded {
 		b.WriteString(" (embedded: gone when this ends)")

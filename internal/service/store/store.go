@@ -81,78 +81,50 @@ func (s *Store) report(ctx context.Context) {
 	}
 }
 
-// decided is the limiter. Until Follow or UseScripts has found how the server decides, it fails with
-// redisops.ErrNotExecuted.
-func (s *Store) decided() (*limit.Limiter, error) {
+// by asks the limiter. Until Follow or UseScripts has found how the server decides, it fails with redisops.ErrNotExecuted.
+func by[Answer any](s *Store, ask func(*limit.Limiter) (Answer, error)) (Answer, error) {
 	limiter := s.limiter.Load()
 	if limiter == nil {
-		return nil, fmt.Errorf("%w: nothing is known of the server yet", redisops.ErrNotExecuted)
+		var none Answer
+		return none, fmt.Errorf("%w: nothing is known of the server yet", redisops.ErrNotExecuted)
 	}
-	return limiter, nil
+	return ask(limiter)
 }
 
 // Decide spends from budgets as limit.Limiter does, as all that follows is as of it. Until Follow or UseScripts has found
 // how, each fails with redisops.ErrNotExecuted.
 func (s *Store) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return nil, err
-	}
-	return limiter.Decide(ctx, charges)
+	return by(s, func(l *limit.Limiter) ([]limit.Row, error) { return l.Decide(ctx, charges) })
 }
 
 // Peek tells what Decide would.
 func (s *Store) Peek(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return nil, err
-	}
-	return limiter.Peek(ctx, charges)
+	return by(s, func(l *limit.Limiter) ([]limit.Row, error) { return l.Peek(ctx, charges) })
 }
 
 // Refund gives back what was charged.
 func (s *Store) Refund(ctx context.Context, charge limit.Charge) (limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return limit.Row{}, err
-	}
-	return limiter.Refund(ctx, charge)
+	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.Refund(ctx, charge) })
 }
 
 // Credit tops up a Balance.
 func (s *Store) Credit(ctx context.Context, charge limit.Charge) (limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return limit.Row{}, err
-	}
-	return limiter.Credit(ctx, charge)
+	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.Credit(ctx, charge) })
 }
 
 // Reset forgets a subject.
 func (s *Store) Reset(ctx context.Context, charge limit.Charge) (limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return limit.Row{}, err
-	}
-	return limiter.Reset(ctx, charge)
+	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.Reset(ctx, charge) })
 }
 
 // AcquireSlot takes a slot of a Concurrency.
 func (s *Store) AcquireSlot(ctx context.Context, slot limit.Slot) (limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return limit.Row{}, err
-	}
-	return limiter.AcquireSlot(ctx, slot)
+	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.AcquireSlot(ctx, slot) })
 }
 
 // ReleaseSlot gives it back.
 func (s *Store) ReleaseSlot(ctx context.Context, slot limit.Slot) (limit.Row, error) {
-	limiter, err := s.decided()
-	if err != nil {
-		return limit.Row{}, err
-	}
-	return limiter.ReleaseSlot(ctx, slot)
+	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.ReleaseSlot(ctx, slot) })
 }
 
 // Within bounds a second call as limit.Limiter does.
