@@ -34,8 +34,9 @@ const (
 	minPing = 10 * time.Second
 )
 
-// served are the services that health speaks of one by one.
-var served = []string{"", ratelimitv3.RateLimitService_ServiceDesc.ServiceName, authv3.Authorization_ServiceDesc.ServiceName}
+// served are the names that health speaks of: the services, and what envoyproxy/ratelimit calls itself, for those who have
+// probed that.
+var served = []string{"", "ratelimit", ratelimitv3.RateLimitService_ServiceDesc.ServiceName, authv3.Authorization_ServiceDesc.ServiceName}
 
 func (s *Service) newGRPCServer(envoy *rls.Server, recovery *recovery) (*grpc.Server, *health.Server) {
 	options := []grpc.ServerOption{
@@ -43,6 +44,7 @@ func (s *Service) newGRPCServer(envoy *rls.Server, recovery *recovery) (*grpc.Se
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.InTapHandle(receive),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge: maxConnectionAge, MaxConnectionAgeGrace: maxConnectionAgeGrace,
 			Time: keepaliveTime, Timeout: keepaliveTimeout,
@@ -54,7 +56,7 @@ func (s *Service) newGRPCServer(envoy *rls.Server, recovery *recovery) (*grpc.Se
 		options = append(options, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
 	}
 	// Only what there is to do is in the chain: each link costs an allocation for every call.
-	unary, stream := []grpc.UnaryServerInterceptor{recovery.unary}, []grpc.StreamServerInterceptor{recovery.stream}
+	unary, stream := []grpc.UnaryServerInterceptor{recovery.unary}, []grpc.StreamServerInterceptor{recovery.stream, received}
 	if s.cfg.Tracing != nil { // outside of recovery, so that it sees what a panic is answered with
 		unary = []grpc.UnaryServerInterceptor{s.cfg.Tracing.Unary(), recovery.unary}
 	}
