@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/penstock-dev/penstock/internal/service/bytewise"
 	"github.com/penstock-dev/penstock/internal/service/extauthz"
 	"github.com/penstock-dev/penstock/internal/service/rls"
 )
@@ -20,7 +21,7 @@ import (
 // Bounds of the gRPC server.
 const (
 	// maxMessageBytes is above what the bounds of a request add up to (16 × 16 × 2 × 256 bytes), and enough that a value
-	// of 1 MB is refused by its name and not as a message.
+	// of 1 MB is denied by its name and not refused as a message, which Envoy would let pass.
 	maxMessageBytes      = 1 << 20
 	maxHeaderListBytes   = 16 << 10
 	maxConcurrentStreams = 1000
@@ -40,6 +41,7 @@ var served = []string{"", "ratelimit", ratelimitv3.RateLimitService_ServiceDesc.
 
 func (s *Service) newGRPCServer(envoy *rls.Server, recovery *recovery) (*grpc.Server, *health.Server) {
 	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(bytewise.Codec()),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderListBytes),
 		grpc.MaxConcurrentStreams(maxConcurrentStreams),

@@ -90,6 +90,9 @@ func FuzzShouldRateLimit(f *testing.F) {
 		if len(response.GetStatuses()) != len(r.GetDescriptors()) || len(r.GetDescriptors()) > 16 || r.GetDomain() == "" {
 			t.Fatalf("%d statuses for %d descriptors", len(response.GetStatuses()), len(r.GetDescriptors()))
 		}
+		if bytes.Contains(response.GetRawBody(), []byte(`"status":400`)) && len(st.costs)+len(st.refunded) != 0 {
+			t.Fatal("redis was asked for what cannot be limited")
+		}
 		st.check(t)
 	})
 }

@@ -48,7 +48,7 @@ func (h *headers) add(binding *engine.Verdict, degraded bool) {
 	}, binding)
 }
 
-// denial gives the body of a denial, and adds the header that says what it is.
+// denial is the problem of a denial.
 func (h *headers) denial(binding *engine.Verdict, verdicts []engine.Verdict) []byte {
 	var violated []string
 	for i := range verdicts {
@@ -56,8 +56,13 @@ func (h *headers) denial(binding *engine.Verdict, verdicts []engine.Verdict) []b
 			violated = append(violated, verdicts[i].Name)
 		}
 	}
+	return h.problem(answers.Denial(binding, violated))
+}
+
+// problem gives the body, and adds the header that says what it is.
+func (h *headers) problem(p answers.Problem) []byte {
 	h.set("content-type", answers.ProblemContentType)
-	return answers.Denial(binding, violated).JSON()
+	return p.JSON()
 }
 
 // all are the headers; nil when there are none.

@@ -80,6 +80,8 @@ func TestJSONThatIsNoDecisionHasAStatusThatSaysWhy(t *testing.T) {
 		"no domain":             {nil, `{"descriptors":[{}]}`, http.StatusBadRequest, "domain: 0 bytes, want 1 to 256\n"},
 		"no descriptors":        {nil, `{"domain":"shop"}`, http.StatusBadRequest, "descriptors: 0, want 1 to 16\n"},
 		"64 KiB and a byte":     {nil, ofBob + strings.Repeat(" ", 64<<10+1-len(ofBob)), http.StatusRequestEntityTooLarge, "the body is larger than 64 KiB\n"},
+		"a long value":          {nil, strings.Replace(ofBob, "bob", strings.Repeat("x", 257), 1), http.StatusBadRequest, "the value of user: 257 bytes, want at most 256\n"},
+		"one that is not used":  {nil, strings.NewReplacer("bob", strings.Repeat("x", 257), "user", "path").Replace(ofBob), http.StatusOK, ""},
 		"64 KiB":                {nil, ofBob + strings.Repeat(" ", 64<<10-len(ofBob)), http.StatusOK, ""},
 		"a forbidden domain":    {New(engineOf(t, &store{}), Options{Callers: nobody{}}), ofBob, http.StatusForbidden, forbiddenDomain + "\n"},
 		"no policy set":         {New(engineOf(t, &store{}), everybody), ofBob, http.StatusInternalServerError, engine.ErrNoSet.Error() + "\n"},

@@ -153,6 +153,22 @@ func TestALimitOfTheRequestCountsApartFromThePolicy(t *testing.T) {
 	})
 }
 
+// Redis gets none of its values, so it counts by those of any length.
+func TestALimitOfTheRequestCountsByLongValuesToo(t *testing.T) {
+	r := onRedis(t, library.ModeFunctions, policyOf("user", "user", perMonth(10)))
+	long := strings.Repeat("x", 60_000)
+	for _, key := range []string{"user", "tenant"} {
+		for i, want := range []string{"OK 0/1", "OVER_LIMIT 0/1"} {
+			if got := r.ask(t, limited(1, month, key, long)); got != want {
+				t.Errorf("%s, step %d: %s, want %s", key, i, got, want)
+			}
+		}
+		if got := r.ask(t, limited(1, month, key, long+"y")); got != "OK 0/1" {
+			t.Errorf("%s, another value: %s", key, got)
+		}
+	}
+}
+
 func TestALimitOfTheRequestIsChargedTogetherWithTheRestOrNotAtAll(t *testing.T) {
 	inBothModes(t, func(t *testing.T, mode library.Mode) {
 		r := onRedis(t, mode, policyOf("user", "user", perMonth(10)), policyOf("path", "path", perMonth(2)))

@@ -2,6 +2,7 @@ package rls
 
 import (
 	"math"
+	"net/http"
 	"time"
 
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/service/answers"
 )
 
 // single is all that a response with one status is made of, so that it costs one allocation.
@@ -58,6 +60,20 @@ func response(result *engine.Result, door engine.Door) *ratelimitv3.RateLimitRes
 	}
 	out.ResponseHeadersToAdd = h.all()
 	return out
+}
+
+// refusal denies all descriptors of a request with a value that is too long for a policy. It has no figures, since no limit was
+// asked; that it is not one which is exhausted, the body says to the client.
+func refusal(tooLong *engine.ValueTooLongError, descriptors int) *ratelimitv3.RateLimitResponse {
+	statuses := make([]*ratelimitv3.RateLimitResponse_DescriptorStatus, descriptors)
+	for i := range statuses {
+		statuses[i] = &ratelimitv3.RateLimitResponse_DescriptorStatus{Code: ratelimitv3.RateLimitResponse_OVER_LIMIT}
+	}
+	var h headers
+	body := h.problem(answers.Problem{Status: http.StatusBadRequest, Detail: ofValue(tooLong)})
+	return &ratelimitv3.RateLimitResponse{
+		OverallCode: ratelimitv3.RateLimitResponse_OVER_LIMIT, Statuses: statuses, ResponseHeadersToAdd: h.all(), RawBody: body,
+	}
 }
 
 // binding is the verdict that the response headers are about: on a denial the one that takes longest, else the tightest.

@@ -4,6 +4,9 @@
 // InvalidArgument and not Unknown; a Redis that does not answer is no error of the call: onStoreFailure of the policy
 // decides, and the response header x-penstock-degraded says so; a limit that a descriptor brings along is believed of those
 // callers only that may set limits, and has counters of its own.
+//
+// A value of more than 256 bytes by which a policy would count is denied: it cannot be limited, and Envoy lets pass what is
+// answered by an error. An end user could thus switch all limits off by a long path.
 package rls
 
 import (
@@ -78,7 +81,8 @@ func New(eng Engine, opts Options) *Server {
 	return s
 }
 
-// ShouldRateLimit answers with one status for each descriptor, in order.
+// ShouldRateLimit answers with one status for each descriptor, in order. Where a value is too long for a policy that applies,
+// all of them are OVER_LIMIT and without figures, nothing is charged or given back, and the body says which key it is.
 //
 // Errors: InvalidArgument names what is wrong with the request and the bound; PermissionDenied: the caller may not ask about
 // the domain; Unavailable: no policy set is loaded; Internal: Redis refuses the credentials or rights of penstockd, or the
@@ -106,6 +110,9 @@ func (s *Server) answer(ctx context.Context, door engine.Door, request *ratelimi
 	}
 	result, err := s.engine.Decide(ctx, door, r)
 	if err != nil {
+		if tooLong, is := errors.AsType[*engine.ValueTooLongError](err); is && door == engine.DoorRLS {
+			return refusal(tooLong, len(request.GetDescriptors())), nil
+		}
 		return nil, asStatus(err)
 	}
 	if s.strict && result.UnknownDomain {
@@ -161,11 +168,14 @@ func (s *Server) ignoreLimit() {
 	})
 }
 
+// ofValue tells which value is too long, and never what it is.
+func ofValue(tooLong *engine.ValueTooLongError) string { return "the value of " + tooLong.Error() }
+
 func asStatus(err error) error {
 	var tooLong *engine.ValueTooLongError
 	switch {
 	case errors.As(err, &tooLong):
-		return status.Error(codes.InvalidArgument, "the value of "+tooLong.Error())
+		return status.Error(codes.InvalidArgument, ofValue(tooLong))
 	case errors.Is(err, engine.ErrNoSet):
 		return status.Error(codes.Unavailable, engine.ErrNoSet.Error())
 	case errors.Is(err, engine.ErrConfiguration):

@@ -360,7 +360,6 @@ func TestARequestBeyondTheBoundsIsRefusedByNameBeforeAnyWork(t *testing.T) {
 		"1,000 descriptors":    {request(times(1000, descriptor("user", "bob"))...), codes.InvalidArgument, "descriptors: 1000, want 1 to 16"},
 		"17 entries":           {request(descriptor("user", "bob"), manyEntries), codes.InvalidArgument, "descriptors[1].entries: 17, want at most 16"},
 		"a long key":           {request(descriptor(long, "bob")), codes.InvalidArgument, "descriptors[0].entries[0].key: 257 bytes, want at most 256"},
-		"a value of 1 MB":      {request(descriptor("user", strings.Repeat("x", 1_000_000))), codes.InvalidArgument, "descriptors[0].entries[0].value: 1000000 bytes, want at most 256"},
 		"hits beyond counting": {request(hits), codes.InvalidArgument, "descriptors[0].hits_addend: 9007199254740992, want at most 9007199254740991"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -373,6 +372,58 @@ func TestARequestBeyondTheBoundsIsRefusedByNameBeforeAnyWork(t *testing.T) {
 				t.Error("redis was asked")
 			}
 		})
+	}
+}
+
+// Fault 44: what cannot be limited must not pass, and Envoy lets pass what is answered by an error.
+func TestAValueTooLongForAPolicyIsDeniedAndNotAnError(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	for name, test := range map[string]struct {
+		descriptors []*ratelimitcommonv3.RateLimitDescriptor
+		want        string
+	}{
+		"a byte too many":        {[]*ratelimitcommonv3.RateLimitDescriptor{descriptor("user", strings.Repeat("x", 257))}, "user: 257"},
+		"1 MB":                   {[]*ratelimitcommonv3.RateLimitDescriptor{descriptor("user", strings.Repeat("x", 1_000_000))}, "user: 1000000"},
+		"by bytes, not letters":  {[]*ratelimitcommonv3.RateLimitDescriptor{descriptor("user", strings.Repeat("é", 129))}, "user: 258"},
+		"beside others":          {[]*ratelimitcommonv3.RateLimitDescriptor{descriptor("user", "bob"), descriptor("nobody", "cares"), descriptor("path", long)}, "path: 300"},
+		"what gives back":        {[]*ratelimitcommonv3.RateLimitDescriptor{returning("path", long)}, "path: 300"},
+		"beside what gives back": {[]*ratelimitcommonv3.RateLimitDescriptor{returning("path", "/"), descriptor("user", long)}, "user: 300"},
+		"in what gives back":     {[]*ratelimitcommonv3.RateLimitDescriptor{returning("path", long), descriptor("user", "bob")}, "path: 300"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			st := &store{rows: map[string]limit.Row{"shop/user": {Allowed: true, Limit: 100, LimitName: "default"}}}
+			got, err := dial(t, st, policyOf("user", "user", perMinute), policyOf("path", "path", perMinute)).ShouldRateLimit(t.Context(), request(test.descriptors...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &ratelimitv3.RateLimitResponse{
+				OverallCode: ratelimitv3.RateLimitResponse_OVER_LIMIT, ResponseHeadersToAdd: headersOf("content-type", "application/problem+json"),
+				RawBody: []byte(`{"title":"Bad Request","status":400,"detail":"the value of ` + test.want + " bytes, want at most 256\"}\n"),
+			}
+			for range test.descriptors {
+				want.Statuses = append(want.Statuses, &ratelimitv3.RateLimitResponse_DescriptorStatus{Code: ratelimitv3.RateLimitResponse_OVER_LIMIT})
+			}
+			if !proto.Equal(got, want) {
+				t.Errorf("got\n%v\nwant\n%v", got, want)
+			}
+			if len(st.costs)+len(st.refunded) != 0 {
+				t.Errorf("charged %v, gave back %v", st.costs, st.refunded)
+			}
+		})
+	}
+}
+
+func TestALongValueThatNoPolicyCountsByDoesNotMatter(t *testing.T) {
+	long := strings.Repeat("x", 300)
+	st := &store{rows: map[string]limit.Row{"shop/user": {Limit: 100, LimitName: "default"}}}
+	client := dial(t, st, policyOf("user", "user", perMinute))
+	got, err := client.ShouldRateLimit(t.Context(), request(descriptor("path", long)))
+	if err != nil || got.GetOverallCode() != ratelimitv3.RateLimitResponse_OK {
+		t.Errorf("alone: %v, %v; want OK", got, err)
+	}
+	got, err = client.ShouldRateLimit(t.Context(), request(descriptor("user", "bob"), descriptor("path", long)))
+	if err != nil || got.GetStatuses()[0].GetCode() != ratelimitv3.RateLimitResponse_OVER_LIMIT || got.GetStatuses()[1].GetCode() != ratelimitv3.RateLimitResponse_OK || len(st.costs) != 1 {
+		t.Errorf("beside a denial: %v, %v; want that denial", got, err)
 	}
 }
 

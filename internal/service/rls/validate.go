@@ -12,7 +12,8 @@ import (
 	"github.com/penstock-dev/penstock/internal/policy"
 )
 
-// Bounds of a request. What goes beyond them is refused before any work is done for it.
+// Bounds of a request. What goes beyond them is refused before any work is done for it. They are about what the configuration
+// of Envoy says: values have none here, since an error would let the request of an end user pass who sends a long one.
 const (
 	maxDescriptors = 16
 	maxEntries     = 16
@@ -35,9 +36,6 @@ func validate(request *ratelimitv3.RateLimitRequest) error {
 		for j, entry := range descriptor.GetEntries() {
 			if n := len(entry.GetKey()); n > maxBytes {
 				return invalid("descriptors[%d].entries[%d].key: %d bytes, want at most %d", i, j, n, maxBytes)
-			}
-			if n := len(entry.GetValue()); n > maxBytes {
-				return invalid("descriptors[%d].entries[%d].value: %d bytes, want at most %d", i, j, n, maxBytes)
 			}
 		}
 		if n := descriptor.GetHitsAddend().GetValue(); n > policy.MaxInteger {
