@@ -230,16 +230,16 @@ func TestAMistakeIsNoOutage(t *testing.T) {
 	ca, other := tlstest.NewCA(t), tlstest.NewCA(t)
 	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
 	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	secure.TLS = &tls.Config{
+	secure.TLS = &tls.Config{ //nolint:gosec // by TLS 1.3 the refusal may come when the connection is already given up
 		Certificates: []tls.Certificate{ca.Issue(t, "127.0.0.1").Certificate(t)},
 		ClientCAs:    ca.Pool(), ClientAuth: tls.VerifyClientCertIfGiven,
+		MaxVersion: tls.VersionTLS12,
 	}
 	secure.StartTLS()
 	defer secure.Close()
-	// By TLS 1.3 the refusal may come when the connection is already given up.
 	as := func(pair tlstest.Pair) *tls.Config {
 		certificate := pair.Certificate(t)
-		return &tls.Config{RootCAs: ca.Pool(), MaxVersion: tls.VersionTLS12, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return &tls.Config{RootCAs: ca.Pool(), GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &certificate, nil
 		}}
 	}

@@ -57,11 +57,7 @@ var (
 	reasons         = []string{"missing", "malformed", "unknown_token", "unknown_key", "signature", "expired", "claims", "no_keys", "unknown_caller"}
 )
 
-// refuse counts.
-func (d *Directory) refuse(r *refusal) *refusal {
-	d.refused.WithLabelValues(r.reason).Inc()
-	return r
-}
+func (d *Directory) count(r *refusal) { d.refused.WithLabelValues(r.reason).Inc() }
 
 // Handler lets through who has good credentials: a certificate, or a token in X-Penstock-Authorization, which is taken out of
 // the request. Others get 401, or 403 when they are known and may nothing, or 503 while the keys are not known. It is for
@@ -90,7 +86,7 @@ func (d *Directory) handler(next http.Handler, refuse func(http.ResponseWriter, 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		granted, refused := d.ofRequest(r, headers)
 		if refused != nil {
-			d.refuse(refused)
+			d.count(refused)
 			if refused.code == codes.Unauthenticated && d.mode == Bearer {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 			}
@@ -191,7 +187,8 @@ func (d *Directory) admits(method string) bool {
 func (d *Directory) identify(ctx context.Context) (context.Context, error) {
 	granted, refused := d.ofCall(ctx)
 	if refused != nil {
-		return nil, d.refuse(refused).err()
+		d.count(refused)
+		return nil, refused.err()
 	}
 	return context.WithValue(ctx, grantKey{}, granted), nil
 }

@@ -772,7 +772,7 @@ type RefundRequest struct {
 	// As of CheckRequest.
 	Policy string `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"`
 	// The subject that was charged, as of CheckRequest. It must have all descriptors of the policy; its other entries are
-	// not looked at.
+	// not looked at, and may have values of any length.
 	Subject map[string]string `protobuf:"bytes,3,rep,name=subject,proto3" json:"subject,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How many requests to give back: 0 to 9007199254740991. Absent is what the policy says that a request costs. With an id
 	// it is the most that is given back, and absent is all.
