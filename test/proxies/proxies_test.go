@@ -176,9 +176,14 @@ func runTraefik(t *testing.T, static string, dynamic ...string) string {
 	static = replace(t, static, "address: :80", "address: "+address, edgeNetwork, edge+"/32", "entryPoints:\n", "entryPoints:\n  traefik:\n    address: "+api+"\n")
 	static += "providers:\n  file:\n    directory: " + files + "\napi:\n  insecure: true\n  dashboard: false\n"
 	process(t, address, exec.Command(tool(t, "traefik"), "--configfile="+write(t, dir, "static.yaml", static)))
-	// It listens before it has read the rest.
+	// It listens there before it listens at the other address, and there before it has read the rest.
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if get(t, here, "http://"+api+"/api/http/routers/shop@file").status == http.StatusOK {
+		response, err := http.Get("http://" + api + "/api/http/routers/shop@file")
+		if err != nil {
+			continue
+		}
+		_ = response.Body.Close()
+		if response.StatusCode == http.StatusOK {
 			return address
 		}
 	}
