@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // Unmarshal reads a message. Its errors tell the place and what is wrong there, for the client to see.
@@ -36,12 +37,22 @@ func failed(err error, message proto.Message) error {
 	case "":
 		problem = "not the JSON of a " + string(kind.FullName())
 	case "unknown field":
-		// Of the outer message, whichever the field stands in: the error does not say that.
-		fields := make([]string, kind.Fields().Len())
-		for i := range fields {
-			fields[i] = kind.Fields().Get(i).JSONName()
-		}
-		problem += "; the fields of " + string(kind.Name()) + " are " + strings.Join(fields, ", ")
+		problem += "; the fields " + fieldsOf(kind)
 	}
 	return errors.New(place + problem)
+}
+
+// fieldsOf lists the fields of a message. They are said to be its own where there are others, of messages in it: which one the
+// unknown field stands in, the error does not say.
+func fieldsOf(kind protoreflect.MessageDescriptor) string {
+	of, names := "", make([]string, kind.Fields().Len())
+	for i := range names {
+		field := kind.Fields().Get(i)
+		names[i] = field.JSONName()
+		// A Duration is written as a string, and the keys of a map are the client's.
+		if m := field.Message(); m != nil && !field.IsMap() && m.FullName() != "google.protobuf.Duration" {
+			of = "of " + string(kind.Name()) + " "
+		}
+	}
+	return of + "are " + strings.Join(names, ", ")
 }
