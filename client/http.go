@@ -11,6 +11,7 @@ import (
 
 	"github.com/felixge/httpsnoop"
 
+	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/service/answers"
 )
 
@@ -213,7 +214,7 @@ type guard struct {
 	policy  string
 	log     *slog.Logger
 
-	failing, forgetful trouble
+	failing, forgetful engine.Transition
 }
 
 // note tells the log when requests begin to fail, and when that is over. What one request brings about by its values or by
@@ -221,11 +222,11 @@ type guard struct {
 func (g *guard) note(ctx context.Context, err error) {
 	switch {
 	case err == nil:
-		if g.failing.succeeded(time.Now()) {
+		if g.failing.Succeeded(time.Now()) {
 			g.log.Info("the rate limit can be checked again", "policy", g.policy)
 		}
 	case errors.Is(err, ErrValueTooLong), ctx.Err() != nil:
-	case g.failing.failed(time.Now()):
+	case g.failing.Failed(time.Now()):
 		g.log.Error("the rate limit cannot be checked; its requests are answered with an error", "policy", g.policy, "error", err.Error())
 	}
 }
@@ -242,10 +243,10 @@ func (g *guard) giveBack(ctx context.Context, request Request) {
 func (g *guard) noteGivenBack(err error) {
 	switch {
 	case err == nil:
-		if g.forgetful.succeeded(time.Now()) {
+		if g.forgetful.Succeeded(time.Now()) {
 			g.log.Info("what was charged can be given back again", "policy", g.policy)
 		}
-	case g.forgetful.failed(time.Now()):
+	case g.forgetful.Failed(time.Now()):
 		g.log.Warn("what was charged cannot be given back", "policy", g.policy, "error", err.Error())
 	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/service/callers"
 	"github.com/penstock-dev/penstock/internal/service/forwardauth"
 )
@@ -201,7 +202,7 @@ func TestWhatIsNoOutageDoesNotPass(t *testing.T) {
 			t.Errorf("%d served; log:\n%s", handler.served, log)
 		}
 		f.answer(admitted, nil)
-		time.Sleep(hold)
+		time.Sleep(engine.TransitionHold)
 		if get(limited); handler.served != 1 || strings.Count(log.String(), "\n") != 2 {
 			t.Errorf("%d served; log:\n%s", handler.served, log)
 		}

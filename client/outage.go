@@ -79,10 +79,10 @@ func (o *outages) watch(ask func() error) error {
 	out, is := errors.AsType[*outage](err)
 	switch {
 	case is && !out.own:
-		if o.trouble.failed(o.now()) {
+		if o.trouble.Failed(o.now()) {
 			o.log.Warn("penstockd cannot be asked; what policies say of failure decides", "error", out.cause.Error())
 		}
-	case err == nil && o.trouble.succeeded(o.now()):
+	case err == nil && o.trouble.Succeeded(o.now()):
 		o.log.Info("penstockd answers again; policies are enforced")
 	}
 	return err

@@ -140,7 +140,7 @@ func TestADeadPenstockdDoesNotCostEveryRequestTheTimeout(t *testing.T) {
 		<-probe
 
 		w.hangs.Store(false)
-		time.Sleep(hold)
+		time.Sleep(engine.TransitionHold)
 		if v := w.check(t, r, "allows"); v.Mode != Enforced {
 			t.Errorf("when it is back: %+v", v)
 		}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/penstock-dev/penstock/internal/engine"
 	penstockv1 "github.com/penstock-dev/penstock/proto/penstock/v1"
 	"github.com/penstock-dev/penstock/proto/penstock/v1/penstockv1connect"
 )
@@ -384,5 +385,5 @@ type outages struct {
 	breaker *gobreaker.CircuitBreaker[struct{}]
 	log     *slog.Logger
 	now     func() time.Time
-	trouble trouble
+	trouble engine.Transition
 }

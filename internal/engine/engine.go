@@ -133,9 +133,9 @@ type Engine struct {
 	current atomic.Pointer[tables]
 	ready   chan struct{}
 
-	outage        transition
-	configuration transition
-	mismatch      transition
+	outage        Transition
+	configuration Transition
+	mismatch      Transition
 }
 
 // New makes an engine without a policy set: until Use is called, decisions fail with ErrNoSet.

@@ -109,7 +109,7 @@ func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices 
 			}
 			e.metrics.storeErrors.WithLabelValues("wrong_type").Inc()
 			c := r.answers[original(indices, i)].policy
-			if c.trouble.wrongType.failed(now) {
+			if c.trouble.wrongType.Failed(now) {
 				e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
 					"policy", c.policy.Name, "key", withoutID(pending[i].Key, wrongType.Key), "onStoreFailure", c.policy.OnStoreFailure)
 			}
@@ -185,7 +185,7 @@ func (c *compiled) absent(now time.Time, log *slog.Logger) state {
 // succeeded notes that Redis decided by the policy. Where the policy went with the call, that says nothing of whether Redis
 // serves it.
 func (c *compiled) succeeded(now time.Time, wentAlong bool, log *slog.Logger) {
-	if c.trouble.wrongType.succeeded(now) {
+	if c.trouble.wrongType.Succeeded(now) {
 		log.Info("policy counts again: its keys hold what they should", "policy", c.policy.Name)
 	}
 	if !wentAlong && c.trouble.absent.succeeded(now) {
@@ -219,13 +219,13 @@ func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []in
 	class := redisops.Classify(err)
 	e.metrics.storeErrors.WithLabelValues(strings.ReplaceAll(class.String(), " ", "_")).Inc()
 	if class == redisops.Configuration {
-		if e.configuration.failed(now) {
+		if e.configuration.Failed(now) {
 			e.log.Error("redis refuses penstockd; decisions fail until its user, password or ACL is mended", "error", withoutArguments(err))
 		}
 		return fmt.Errorf("%w: %w", ErrConfiguration, err)
 	}
 	if class == redisops.Policy {
-		if e.mismatch.failed(now) {
+		if e.mismatch.Failed(now) {
 			e.log.Error("redis serves another version of a policy than the one in force here; its onStoreFailure decides, and the set is read again", "refusal", refusal(err))
 		}
 		// A caller cannot bring this about: values that Redis would refuse have been refused here.
@@ -233,7 +233,7 @@ func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []in
 		r.fail(indices, pending)
 		return nil
 	}
-	if e.outage.failed(now) {
+	if e.outage.Failed(now) {
 		e.metrics.degraded.Set(1)
 		e.log.Warn("redis does not answer; the onStoreFailure of each policy decides", "error", err.Error())
 	}
@@ -264,14 +264,14 @@ func withoutArguments(err error) string {
 
 // succeeded notes an answer of Redis.
 func (e *Engine) succeeded(now time.Time) {
-	if e.outage.succeeded(now) {
+	if e.outage.Succeeded(now) {
 		e.metrics.degraded.Set(0)
 		e.log.Info("redis answers again; policies are enforced")
 	}
-	if e.configuration.succeeded(now) {
+	if e.configuration.Succeeded(now) {
 		e.log.Info("redis accepts penstockd again")
 	}
-	if e.mismatch.succeeded(now) {
+	if e.mismatch.Succeeded(now) {
 		e.log.Info("redis takes all charges again")
 	}
 }

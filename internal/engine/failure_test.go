@@ -182,7 +182,7 @@ func TestAnOutageIsLoggedWhenItBeginsAndWhenItEnds(t *testing.T) {
 	if got := w.value(t, "penstock_degraded"); got != 1 {
 		t.Errorf("degraded %v while it flaps, want 1", got)
 	}
-	step(nil, hold)
+	step(nil, TransitionHold)
 	for range 100 {
 		step(nil, time.Millisecond)
 	}
@@ -236,7 +236,7 @@ func TestAKeyThatHoldsSomethingElseHarmsOnlyItsOwnPolicy(t *testing.T) {
 			}
 			w.log.Reset()
 			w.store.fail = nil
-			w.clock.advance(hold)
+			w.clock.advance(TransitionHold)
 			w.decide(t, tuple{"user", "bob"})
 			if !strings.Contains(w.log.String(), "counts again") {
 				t.Errorf("nothing says that it is over:\n%s", w.log)
@@ -356,7 +356,7 @@ func TestAPolicyThatTheSetHasAndRedisDoesNotServeIsAFailure(t *testing.T) {
 
 			w.log.Reset()
 			w.store.fail = nil
-			w.clock.advance(hold)
+			w.clock.advance(TransitionHold)
 			if result := w.decide(t, tuple{"user", "bob"}); !result.Allowed || result.Degraded {
 				t.Errorf("when Redis has it: %+v, want it enforced", result)
 			}
@@ -386,7 +386,7 @@ func TestATroubleIsNotToldAgainWithEveryPublication(t *testing.T) {
 		t.Errorf("told %d times, want once:\n%s", n, w.log)
 	}
 	w.store.fail = nil
-	w.clock.advance(hold)
+	w.clock.advance(TransitionHold)
 	w.decide(t, tuple{"user", "bob"})
 	if !strings.Contains(w.log.String(), "counts again") {
 		t.Errorf("nothing says that it is over:\n%s", w.log)
@@ -429,7 +429,7 @@ func TestWhatRedisRefusesIsAnsweredByTheMode(t *testing.T) {
 			}
 			w.log.Reset()
 			w.store.fail = nil
-			w.clock.advance(hold)
+			w.clock.advance(TransitionHold)
 			w.decide(t, tuple{"user", "bob"})
 			if !strings.Contains(w.log.String(), "takes all charges again") {
 				t.Errorf("nothing says that it is over:\n%s", w.log)

@@ -203,7 +203,7 @@ func TestAScriptDoesNotHideThatRedisLacksAPolicy(t *testing.T) {
 	}
 	w.decide(t, tuple{"user", "bob"})
 	w.log.Reset()
-	w.clock.advance(hold)
+	w.clock.advance(TransitionHold)
 	r := limited(5, time.Minute, tuple{"user", "bob"})
 	defer r.Release()
 	decideRequest(t, w, r)

@@ -107,7 +107,7 @@ func (v *view) evaluate(c *compiled) (cost int64, applies bool) {
 		v.failed(c, costExpression, err)
 		return max(v.said, c.policy.FixedCost()), true
 	}
-	if c.trouble.expression.succeeded(v.engine.now()) {
+	if c.trouble.expression.Succeeded(v.engine.now()) {
 		v.engine.log.Info("the expressions of the policy have a value again for all requests", "policy", c.policy.Name)
 	}
 	return cost, true
@@ -146,7 +146,7 @@ const costExpression = -1
 func (v *view) failed(c *compiled, condition int, err error) {
 	e := v.engine
 	e.metrics.expressionFailed(c)
-	if c.trouble.expression.failed(e.now()) {
+	if c.trouble.expression.Failed(e.now()) {
 		e.log.Warn("an expression of the policy has no value for a request: of a condition, the policy does not apply to it, of the cost, it is charged 1; guard the expression, with has(…) or in, for example",
 			"policy", c.policy.Name, "expression", expressionName(condition), "error", err.Error())
 	}

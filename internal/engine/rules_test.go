@@ -224,7 +224,7 @@ func TestAnExpressionThatFailsIsLoggedOnceForEachTransition(t *testing.T) {
 	if n := strings.Count(w.log.String(), "\n"); n != 1 {
 		t.Errorf("%d lines while some requests fail, want 1:\n%s", n, w.log)
 	}
-	w.clock.advance(hold)
+	w.clock.advance(TransitionHold)
 	w.decide(t, tuple{"user", "7"})
 	w.decide(t, tuple{"user", "bob"})
 	lines := strings.Split(strings.TrimSpace(w.log.String()), "\n")

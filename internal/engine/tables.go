@@ -72,11 +72,11 @@ type compiled struct {
 // trouble is what is wrong with one policy in Redis.
 type trouble struct {
 	// wrongType is whether a key of the policy holds something that is not ours.
-	wrongType transition
+	wrongType Transition
 	// absent is whether Redis does not serve the policy.
 	absent absence
 	// expression is whether an expression of the policy has no value for some requests.
-	expression transition
+	expression Transition
 	// told is when somebody was told of that last, in nanoseconds since 1970; 0 is never.
 	told atomic.Int64
 }

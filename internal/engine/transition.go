@@ -5,26 +5,26 @@ import (
 	"time"
 )
 
-// hold is how long all must have gone well before a trouble counts as over, so that one call in ten that fails makes one
-// log line and not hundreds.
-const hold = 5 * time.Second
+// TransitionHold is how long all must have gone well before a trouble counts as over, so that one call in ten that fails makes
+// one log line and not hundreds.
+const TransitionHold = 5 * time.Second
 
-// transition tells when a trouble begins and when it is over. Its zero value is: no trouble. While there is none, asking
+// Transition tells when a trouble begins and when it is over. Its zero value is: no trouble. While there is none, asking
 // it costs one load.
-type transition struct {
+type Transition struct {
 	troubled atomic.Bool
 	last     atomic.Int64
 }
 
-// failed notes a failure and tells whether it is the first of a trouble.
-func (t *transition) failed(now time.Time) bool {
+// Failed notes a failure and tells whether it is the first of a trouble.
+func (t *Transition) Failed(now time.Time) bool {
 	t.last.Store(now.UnixNano())
 	return t.troubled.CompareAndSwap(false, true)
 }
 
-// succeeded notes a success and tells whether it ends a trouble.
-func (t *transition) succeeded(now time.Time) bool {
-	if !t.troubled.Load() || now.UnixNano()-t.last.Load() < int64(hold) {
+// Succeeded notes a success and tells whether it ends a trouble.
+func (t *Transition) Succeeded(now time.Time) bool {
+	if !t.troubled.Load() || now.UnixNano()-t.last.Load() < int64(TransitionHold) {
 		return false
 	}
 	return t.troubled.CompareAndSwap(true, false)
@@ -53,11 +53,11 @@ func (a *absence) failed(now time.Time) (begins, lasts bool) {
 	return begins, began != 0 && at-began >= int64(grace)
 }
 
-// succeeded notes that Redis decided by the policy, and tells whether that ends an absence. As in a transition, all must
+// succeeded notes that Redis decided by the policy, and tells whether that ends an absence. As in a Transition, all must
 // have gone well for a while: of two servers that take turns, one that has the policy does not excuse the other.
 func (a *absence) succeeded(now time.Time) bool {
 	began := a.began.Load()
-	if began == 0 || now.UnixNano()-a.last.Load() < int64(hold) || !a.began.CompareAndSwap(began, 0) {
+	if began == 0 || now.UnixNano()-a.last.Load() < int64(TransitionHold) || !a.began.CompareAndSwap(began, 0) {
 		return false
 	}
 	a.lasting.Store(false)
