@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
@@ -32,12 +31,17 @@ func policies() (*policy.Set, error) {
 }
 
 // publish puts the policies and the function library into Redis, from where penstockd reads them.
-func publish(ctx context.Context, client redis.UniversalClient) error {
+func publish(ctx context.Context, address string) error {
 	set, err := policies()
 	if err != nil {
 		return err
 	}
-	_, err = policystore.Publish(ctx, client, policystore.Publication{Owner: "bench/bench/bench", Set: set, Mode: library.ModeFunctions})
+	servers, err := redisops.Open(redisops.Config{Addresses: []string{address}})
+	if err != nil {
+		return fmt.Errorf("publishing the bench's policies: %w", err)
+	}
+	defer func() { _ = servers.Close() }()
+	_, err = policystore.Publish(ctx, servers, policystore.Publication{Owner: "bench/bench/bench", Set: set, Mode: library.ModeFunctions})
 	if err != nil {
 		return fmt.Errorf("publishing the bench's policies: %w", err)
 	}

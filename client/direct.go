@@ -6,30 +6,53 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-dev/penstock/internal/engine"
+	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/connect"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 	"github.com/penstock-dev/penstock/internal/service/store"
 )
 
 // DirectOptions of a Direct. Zero values are the defaults.
 type DirectOptions struct {
-	// Redis is redis://[user[:password]@]host[:port][/db]. Required: the Redis of the RedisStore, where the operator has
-	// published the policies.
+	// Redis is redis://[user[:password]@]host[:port][,host[:port]…][/db], or rediss:// for TLS. Required: the Redis of the
+	// RedisStore, where the operator has published the policies.
 	Redis string
+	// Topology is Standalone, Sentinel (the hosts of Redis are sentinels) or Cluster, as of the RedisStore; empty is
+	// Standalone.
+	Topology string
+	// MasterName is what the sentinels call the primary.
+	MasterName string
 	// Username and Password are those of Redis, unless the URL has them.
 	Username, Password string
+	// UsernameFile and PasswordFile hold them in their place. The files are looked at every 10 s, and at once when Redis
+	// refuses what they held, so that credentials may be replaced while the program runs; those of TLS are, too.
+	UsernameFile, PasswordFile string
+	// SentinelUsername and SentinelPassword are those of the sentinels; SentinelUsernameFile and SentinelPasswordFile hold
+	// them in their place.
+	SentinelUsername, SentinelPassword, SentinelUsernameFile, SentinelPasswordFile string
+	// TLS is for rediss://.
+	TLS DirectTLS
+	// Protocol is the version of Redis' protocol, RESP, 2 or 3; 0 is 2.
+	Protocol int
 	// CommandTimeout is how long a decision waits for Redis; 0 is 10 ms.
 	CommandTimeout time.Duration
 	// DialTimeout bounds the opening of a connection; 0 is 1 s.
 	DialTimeout time.Duration
-	// MaxConnections is the most connections that are open at a time, but for one that follows the policies; 0 is 64.
+	// MaxConnections is the most connections that are open at a time to each server, but for one that follows the policies; 0
+	// is 64.
 	MaxConnections int
+	// Snapshot is a file that keeps the last policies, readable for its owner only, so that a program that starts while Redis
+	// is away knows them; empty is none.
+	Snapshot string
 	// StartWithoutPolicies has NewDirect not wait: until the policies are read, OnFailure decides.
 	StartWithoutPolicies bool
 	// OnFailure is how to answer while no policies were read; empty is Allow. From then on each policy's onStoreFailure is
@@ -42,6 +65,18 @@ type DirectOptions struct {
 	Registerer prometheus.Registerer
 	// Logger gets one line per transition; nil is slog.Default().
 	Logger *slog.Logger
+}
+
+// DirectTLS says whom to trust as Redis, and what to show to it. The files are in PEM.
+type DirectTLS struct {
+	// CAFile has the CAs of the servers; empty is those of the system.
+	CAFile string
+	// CertFile and KeyFile are the certificate of the program, where Redis asks for one.
+	CertFile, KeyFile string
+	// ServerName is the name in the servers' certificates; empty is the host of each.
+	ServerName string
+	// InsecureSkipVerify takes any certificate.
+	InsecureSkipVerify bool
 }
 
 // Direct is the Limiter that decides in this process, by the policies that are published in a Redis. It follows them until
@@ -63,7 +98,7 @@ var _ Limiter = (*Direct)(nil)
 // are wrong, and when the context ends before (see StartWithoutPolicies for another way); the limiter itself outlives the
 // context.
 func NewDirect(ctx context.Context, opts DirectOptions) (*Direct, error) {
-	cfg, err := opts.redis()
+	load, err := opts.redis()
 	if err != nil {
 		return nil, err
 	}
@@ -72,12 +107,19 @@ func NewDirect(ctx context.Context, opts DirectOptions) (*Direct, error) {
 		return nil, err
 	}
 	log := logger(opts.Logger)
-	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	d := &Direct{store: store.Open(cfg, log), unread: unread, stop: stop, registerer: opts.Registerer, metrics: prometheus.NewRegistry()}
+	d := &Direct{unread: unread, registerer: opts.Registerer, metrics: prometheus.NewRegistry()}
+	d.store, err = store.Open(store.Options{
+		Load: load, Replica: newReplica(), Snapshot: opts.Snapshot, Answers: func() { d.engine.Answers() }, Registerer: d.metrics, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("options: %w", err)
+	}
 	d.engine = engine.New(engine.Options{
-		Limiter: d.store, Reread: d.store.Reread, ExpressionFailed: d.store.ExpressionFailed,
+		Limiter: d.store, Reread: d.store.Reread, ExpressionFailed: d.store.ExpressionFailed, Replicas: d.store.Replicas,
 		Logger: log, Registerer: d.metrics, NoDenyCache: opts.NoDenyCache,
 	})
+	following, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop = stop
 	d.followed.Go(func() { d.store.Follow(following, d.engine.Use) })
 	if err := d.register(); err != nil {
 		_ = d.close()
@@ -93,36 +135,64 @@ func NewDirect(ctx context.Context, opts DirectOptions) (*Direct, error) {
 	return d, nil
 }
 
-func (o *DirectOptions) redis() (redisops.Config, error) {
+// directSettings are the options by the name that package connect has for each.
+var directSettings = map[string]string{
+	"redis": "Redis", "redis-topology": "Topology", "redis-master-name": "MasterName",
+	"redis-username-file": "UsernameFile", "redis-password-file": "PasswordFile", "redis-sentinel-username": "SentinelUsername",
+	"redis-sentinel-username-file": "SentinelUsernameFile",
+	"redis-sentinel-password":      "SentinelPassword", "redis-sentinel-password-file": "SentinelPasswordFile",
+	"redis-tls-ca": "TLS.CAFile", "redis-tls-cert": "TLS.CertFile", "redis-tls-key": "TLS.KeyFile",
+	"redis-tls-server-name": "TLS.ServerName", "redis-tls-insecure-skip-verify": "TLS.InsecureSkipVerify", "redis-protocol": "Protocol",
+}
+
+// redis gives what loads the configuration, and checks that it can now.
+func (o *DirectOptions) redis() (func() (redisops.Config, error), error) {
 	if o.CommandTimeout < 0 || o.DialTimeout < 0 || o.MaxConnections < 0 {
-		return redisops.Config{}, errors.New("options: want CommandTimeout, DialTimeout and MaxConnections of at least 0")
+		return nil, errors.New("options: want CommandTimeout, DialTimeout and MaxConnections of at least 0")
 	}
-	cfg, err := redisops.ParseURL(o.Redis)
+	for _, twice := range []struct{ what, value, file string }{
+		{"Username", o.Username, o.UsernameFile}, {"Password", o.Password, o.PasswordFile},
+		{"SentinelUsername", o.SentinelUsername, o.SentinelUsernameFile}, {"SentinelPassword", o.SentinelPassword, o.SentinelPasswordFile},
+	} {
+		if twice.value != "" && twice.file != "" {
+			return nil, fmt.Errorf("options: want either %[1]s or %[1]sFile", twice.what)
+		}
+	}
+	settings := &connect.Settings{
+		URL: o.Redis, Topology: o.Topology, MasterName: o.MasterName,
+		Username: o.Username, UsernameFile: o.UsernameFile, Password: o.Password, PasswordFile: o.PasswordFile,
+		SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
+		SentinelUsernameFile: o.SentinelUsernameFile, SentinelPasswordFile: o.SentinelPasswordFile,
+		TLSCA: o.TLS.CAFile, TLSCert: o.TLS.CertFile, TLSKey: o.TLS.KeyFile, TLSServerName: o.TLS.ServerName,
+		TLSInsecureSkipVerify: o.TLS.InsecureSkipVerify, Protocol: o.Protocol,
+		CommandTimeout: o.CommandTimeout, DialTimeout: o.DialTimeout, MaxConnections: o.MaxConnections,
+		Naming: func(flag string) string { return "options: " + directSettings[flag] },
+	}
+	cfg, err := settings.Load()
 	if err != nil {
-		return cfg, err
+		return nil, err
 	}
-	if o.Username != "" {
-		if cfg.Username != "" {
-			return cfg, errors.New("options: want the user either in Redis or in Username")
-		}
-		cfg.Username = o.Username
+	inURL, err := redisops.ParseURL(o.Redis)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("options: Redis: %w", err)
+	case inURL.Username != "" && o.Username+o.UsernameFile != "":
+		return nil, errors.New("options: want the user either in Redis or in Username")
+	case inURL.Password != "" && o.Password+o.PasswordFile != "":
+		return nil, errors.New("options: want the password either in Redis or in Password")
+	case cfg.Topology == policy.TopologyIndependent:
+		return nil, errors.New("options: Topology is Independent; such servers hold no rate limits: want Standalone, Sentinel or Cluster")
 	}
-	if o.Password != "" {
-		if cfg.Password != "" {
-			return cfg, errors.New("options: want the password either in Redis or in Password")
-		}
-		cfg.Password = o.Password
+	return settings.Load, nil
+}
+
+// newReplica makes a name for this process among those that decide with the same Redis.
+func newReplica() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "client"
 	}
-	if o.CommandTimeout != 0 {
-		cfg.CommandTimeout = o.CommandTimeout
-	}
-	if o.DialTimeout != 0 {
-		cfg.DialTimeout = o.DialTimeout
-	}
-	if o.MaxConnections != 0 {
-		cfg.MaxConnections = o.MaxConnections
-	}
-	return cfg, nil
+	return host + "-" + strings.ToLower(rand.Text()[:8])
 }
 
 // Ready waits until the policies have been read. When the context ends before, the error tells what stands in the way.

@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 	"github.com/penstock-dev/penstock/internal/service/api"
 	"github.com/penstock-dev/penstock/internal/service/callers"
@@ -64,24 +65,33 @@ func policies() []policy.RateLimit {
 func startRedis(t testing.TB) *redistest.Server {
 	t.Helper()
 	server := redistest.Start(t)
+	publishBy(t, redisops.Config{Addresses: []string{server.Addr}})
+	return server
+}
+
+// publishBy publishes the policies wherever that configuration leads.
+func publishBy(t testing.TB, cfg redisops.Config) {
+	t.Helper()
 	set := policy.NewSet(policies())
 	if err := set.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := policystore.Publish(t.Context(), server.Client(), policystore.Publication{
+	_, err := policystore.Publish(t.Context(), redisopstest.Open(t, cfg), policystore.Publication{
 		Owner: "test/shop/store", Set: set, ConfirmShrink: set.Hash, Mode: library.ModeFunctions,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return server
 }
 
 // startEngine gives the engine of a penstockd on that Redis.
 func startEngine(t testing.TB, addr string) *engine.Engine {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	st := store.Open(redisops.Config{Addresses: []string{addr}, CommandTimeout: patient}, log)
+	st, err := store.Open(store.Options{Load: store.Always(redisops.Config{Addresses: []string{addr}, CommandTimeout: patient}), Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
 	eng := engine.New(engine.Options{Limiter: st, Reread: st.Reread, Logger: log})
 	ctx, cancel := context.WithCancel(t.Context())
 	var following sync.WaitGroup

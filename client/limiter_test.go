@@ -252,11 +252,34 @@ func TestWrongOptionsAreRefusedWithoutThePassword(t *testing.T) {
 		"garbage as Redis":        direct(DirectOptions{Redis: "redis://me:hunter2@host:port"}),
 		"two passwords":           direct(DirectOptions{Redis: "redis://:hunter2@host", Password: "hunter2"}),
 		"two users":               direct(DirectOptions{Redis: "redis://me@host", Username: "you"}),
+		"two kinds of passwords":  direct(DirectOptions{Redis: "redis://host", Password: "hunter2", PasswordFile: "/dev/null"}),
+		"a topology there is not": direct(DirectOptions{Redis: "redis://host", Topology: "Ring"}),
+		"sentinels and no name":   direct(DirectOptions{Redis: "redis://host", Topology: "Sentinel"}),
+		"a CA and no TLS":         direct(DirectOptions{Redis: "redis://host", TLS: DirectTLS{CAFile: "ca.crt"}}),
+		"no file of that name":    direct(DirectOptions{Redis: "redis://host", PasswordFile: "/does/not/exist"}),
 		"a negative time":         direct(DirectOptions{Redis: "redis://host", CommandTimeout: -1}),
 		"a mode that is not Deny": direct(DirectOptions{Redis: "redis://host", OnFailure: "deny"}),
 	} {
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAWrongOptionIsNamed(t *testing.T) {
+	for want, opts := range map[string]DirectOptions{
+		"options: Redis is missing":                 {},
+		"options: Topology is \"Ring\"":             {Redis: "redis://host", Topology: "Ring"},
+		"options: MasterName is missing":            {Redis: "redis://host", Topology: "Sentinel"},
+		"options: PasswordFile: ":                   {Redis: "redis://host", PasswordFile: "/does/not/exist"},
+		"options: TLS.CAFile is for TLS":            {Redis: "redis://host", TLS: DirectTLS{CAFile: "ca.crt"}},
+		"options: Protocol is 4":                    {Redis: "redis://host", Protocol: 4},
+		"options: Topology is Independent":          {Redis: "redis://host", Topology: "Independent"},
+		"options: SentinelPassword is for Sentinel": {Redis: "redis://host", SentinelPassword: "secret"},
+		"options: PasswordFile is missing":          {Redis: "redis://host", Username: "me"},
+	} {
+		if _, err := NewDirect(t.Context(), opts); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want it to begin with %q", err, want)
 		}
 	}
 }

@@ -172,6 +172,39 @@ var _ = Describe("the operator", func() {
 		}
 	})
 
+	It("mends at once what somebody changes in Redis, where Redis tells of it, and wakes nobody by its own writing", func(ctx SpecContext) {
+		server, namespace := redistest.Start(GinkgoTB()), api.Namespace(ctx)
+		Expect(api.Client.Create(ctx, apitest.Store(namespace, "default", server.Addr))).To(Succeed())
+		Expect(api.Client.Create(ctx, apitest.Limit(namespace, "a", 100))).To(Succeed())
+		ready(ctx, namespace, "a")
+		mended := func(g Gomega) {
+			set, err := policystore.Read(ctx, server.Client())
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(set.RateLimits).To(HaveLen(1))
+			g.Expect(server.Do("PTTL", policystore.PoliciesKey)).To(Equal(int64(-1)))
+			g.Expect(server.Do("GET", policystore.OwnerKey)).To(HaveSuffix("/" + namespace + "/default"))
+		}
+		// The watching begins with the first publication; its own connection is told of by CLIENT LIST.
+		Eventually(func() any { return server.Do("CLIENT", "LIST") }).WithTimeout(10 * time.Second).Should(ContainSubstring("cmd=subscribe"))
+		for _, change := range [][]any{
+			{"DEL", policystore.PoliciesKey}, {"FLUSHALL"}, {"PEXPIRE", policystore.PoliciesKey, 1}, {"EXPIRE", policystore.PoliciesKey, 1000},
+			{"SET", policystore.PoliciesKey, "{}"},
+		} {
+			server.Do(change...)
+			begin := time.Now()
+			// Far from the 30 s of the resync; 1 s where the machine does nothing else.
+			Eventually(mended).WithTimeout(10*time.Second).WithPolling(5*time.Millisecond).Should(Succeed(), "%v", change)
+			AddReportEntry(fmt.Sprint(change), fmt.Sprintf("mended after %v", time.Since(begin)))
+		}
+		count := publications(ctx, server)
+		Expect(api.Client.Create(ctx, apitest.Limit(namespace, "b", 100))).To(Succeed())
+		ready(ctx, namespace, "b")
+		server.Do("CONFIG", "RESETSTAT")
+		Consistently(func() any { return server.Do("INFO", "commandstats") }).WithTimeout(time.Second).ShouldNot(SatisfyAny(
+			ContainSubstring("cmdstat_set:"), ContainSubstring("cmdstat_function|load"), ContainSubstring("cmdstat_publish")))
+		Expect(count()).To(Equal(1))
+	})
+
 	It("collects garbage before its memory is used up", func(ctx SpecContext) {
 		deployment := &appsv1.Deployment{}
 		Expect(api.Client.Get(ctx, client.ObjectKey{Namespace: "penstock-system", Name: "penstock-operator"}, deployment)).To(Succeed())

@@ -67,17 +67,25 @@ const (
 const (
 	// ReasonReachable (Reachable=True).
 	ReasonReachable = "Reachable"
-	// ReasonUnreachable (Reachable=False): no answer, or none of the Redis protocol; the message has the last error.
-	// Reconciling.
+	// ReasonUnreachable (Reachable=False): no answer, or none of the Redis protocol, from a primary that the message names,
+	// with the last error. Also of a Redis that comes and goes, until it has answered for 30 seconds. Reconciling.
 	ReasonUnreachable = "Unreachable"
-	// ReasonSecretInvalid (Reachable=False): the Secret of auth.secretRef is missing, or lacks a key. Stalled.
+	// ReasonUnavailable (Reachable=False): Redis answers, and says why it cannot serve now (LOADING, BUSY, MISCONF, READONLY,
+	// too many clients…); the message has its words and the remedy. Reconciling.
+	ReasonUnavailable = "Unavailable"
+	// ReasonSecretInvalid (Reachable=False): a Secret of the store is missing, lacks a key, or holds no PEM where it should.
+	// Stalled. Degraded=True instead while the connection that was made with it before serves on.
 	ReasonSecretInvalid = "SecretInvalid"
-	// ReasonSecretForbidden (Reachable=False): the operator may not read the Secret; the message prints the RoleBinding
-	// that allows it. Stalled.
+	// ReasonSecretForbidden (Reachable=False, or Degraded=True like ReasonSecretInvalid): the operator may not read a Secret;
+	// the message prints the RoleBinding that allows it. Stalled.
 	ReasonSecretForbidden = "SecretForbidden"
 	// ReasonAuthenticationFailed (Reachable=False): Redis refused the credentials, or a command they do not permit.
 	// Stalled.
 	ReasonAuthenticationFailed = "AuthenticationFailed"
+
+	// ReasonTLSFailed (Reachable=False): a certificate was refused, the server's or Penstock's own, or the server does not speak
+	// TLS; the message says which and the remedy. Stalled.
+	ReasonTLSFailed = "TLSFailed"
 
 	// ReasonLoaded (LibraryLoaded=True).
 	ReasonLoaded = "Loaded"

@@ -45,6 +45,7 @@ const (
 	refusedOverrideShared = "match names a shared descriptor, whose values have one budget and so the same limits; match another descriptor, or remove shared"
 	refusedOverrideLimits = "overrides of a Concurrency have one limit, of algorithm Concurrency, and no other overrides have such a limit; set the algorithm that spec.limits has"
 	refusedCost           = "want an integer from 1 to 2147483647, or a CEL expression, such as 'x-items' in request.header ? math.greatest(1, math.least(int(request.header['x-items']), 100)) : 1"
+	refusedShare          = "LocalShare is for limits that refill with time, not for a Balance or a Concurrency; use Allow or Deny"
 	refusedPenalty        = "penalty is not for a Concurrency, whose callers wait for slots; remove penalty"
 	refusedMax            = "max must not be shorter than for; raise max, or remove it"
 	refusedProblemType    = "want a URI reference, such as https://shop.example/problems/too-many-requests; percent-encode spaces, quotes and letters beyond ASCII"
@@ -108,6 +109,23 @@ var _ = Describe("RateLimit", func() {
 		Entry("accepts 1001 for TokenBucket", "requests: 1001, algorithm: TokenBucket", ""),
 		Entry("accepts 1001 for SlidingCounter", "requests: 1001, algorithm: SlidingCounter", ""),
 		Entry("refuses an algorithm that is not there", "requests: 1, algorithm: LeakyBucket", `Unsupported value: "LeakyBucket"`),
+	)
+
+	DescribeTable("LocalShare is for limits that refill with time",
+		func(ctx context.Context, spec, wantRefusal string) {
+			expectCreated(ctx, manifest("RateLimit", "onStoreFailure: LocalShare\n"+spec), wantRefusal)
+		},
+		Entry("accepts the default algorithm", oneLimit, ""),
+		Entry("accepts SlidingCounter", "limits: [{requests: 1, window: 1m, algorithm: SlidingCounter}]", ""),
+		Entry("accepts FixedWindow and TokenBucket",
+			"limits: [{name: a, requests: 1, algorithm: FixedWindow, calendar: Day}, {name: b, requests: 1, window: 1m, algorithm: TokenBucket}]", ""),
+		Entry("accepts overrides", "descriptors: [{key: user}]\noverrides: [{match: [{key: user, value: a}], unlimited: true},"+
+			" {match: [{key: user, value: b}], limits: [{requests: 1, window: 1m}]}]\n"+oneLimit, ""),
+		Entry("refuses Balance", "limits: [{requests: 1, algorithm: Balance}]", refusedShare),
+		Entry("refuses Balance beside another", "limits: [{name: a, requests: 1, window: 1m}, {name: b, requests: 1, algorithm: Balance}]", refusedShare),
+		Entry("refuses Concurrency", "limits: [{requests: 1, algorithm: Concurrency}]", refusedShare),
+		Entry("refuses Balance in an override",
+			"descriptors: [{key: user}]\noverrides: [{match: [{key: user, value: b}], limits: [{requests: 1, algorithm: Balance}]}]\n"+oneLimit, refusedShare),
 	)
 
 	DescribeTable("burst is for TokenBucket only",
@@ -385,7 +403,7 @@ var _ = Describe("RateLimit", func() {
 		Entry("refuses a store name that ends with a dot", "storeRef: {name: default.}\n"+oneLimit, refusedStoreName),
 		Entry("refuses a store's namespace with a dot", "storeRef: {name: a, namespace: shop.example}\n"+oneLimit, refusedNamespace),
 		Entry("refuses a store's namespace that begins with a hyphen", "storeRef: {name: a, namespace: -shop}\n"+oneLimit, refusedNamespace),
-		Entry("refuses a failure mode that is not there", "onStoreFailure: Maybe\n"+oneLimit, `Unsupported value: "Maybe": supported values: "Allow", "Deny"`),
+		Entry("refuses a failure mode that is not there", "onStoreFailure: Maybe\n"+oneLimit, `Unsupported value: "Maybe": supported values: "Allow", "Deny", "LocalShare"`),
 		Entry("refuses a field that is not there", "limit: 1\n"+oneLimit, `unknown field "spec.limit"`),
 		Entry("refuses a field that is not there in a list", limit("requests: 1, window: 1m, per: user"), `unknown field "spec.limits[0].per"`),
 	)

@@ -61,7 +61,7 @@ const (
 
 // FailureMode is the answer while Redis cannot be asked.
 //
-// +kubebuilder:validation:Enum=Allow;Deny
+// +kubebuilder:validation:Enum=Allow;Deny;LocalShare
 type FailureMode string
 
 const (
@@ -69,6 +69,8 @@ const (
 	FailureModeAllow FailureMode = "Allow"
 	// FailureModeDeny refuses them.
 	FailureModeDeny FailureMode = "Deny"
+	// FailureModeLocalShare has each replica of penstockd let its share of the limits pass, counted in its own memory.
+	FailureModeLocalShare FailureMode = "LocalShare"
 )
 
 // ResponseHeader is a group of headers that tell a caller of its limit.
@@ -325,6 +327,7 @@ type Response struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || !has(self.descriptors) || self.overrides.all(o, o.match.all(m, !self.descriptors.exists(d, has(d.shared) && d.shared && d.key == m.key)))",message="match names a shared descriptor, whose values have one budget and so the same limits; match another descriptor, or remove shared",fieldPath=".overrides"
 // +kubebuilder:validation:XValidation:rule="!has(self.overrides) || self.overrides.all(o, !has(o.limits) || o.limits.exists(l, l.algorithm == 'Concurrency') == self.limits.exists(l, l.algorithm == 'Concurrency'))",message="overrides of a Concurrency have one limit, of algorithm Concurrency, and no other overrides have such a limit; set the algorithm that spec.limits has",fieldPath=".overrides"
 // +kubebuilder:validation:XValidation:rule="!has(self.penalty) || !self.limits.exists(l, l.algorithm == 'Concurrency')",message="penalty is not for a Concurrency, whose callers wait for slots; remove penalty",fieldPath=".penalty"
+// +kubebuilder:validation:XValidation:rule="!has(self.onStoreFailure) || self.onStoreFailure != 'LocalShare' || !self.limits.exists(l, l.algorithm in ['Balance', 'Concurrency']) && (!has(self.overrides) || self.overrides.all(o, !has(o.limits) || !o.limits.exists(l, l.algorithm in ['Balance', 'Concurrency'])))",message="LocalShare is for limits that refill with time, not for a Balance or a Concurrency; use Allow or Deny",fieldPath=".onStoreFailure"
 type RateLimitSpec struct {
 	// storeRef names the RedisStore that keeps the counters. Omitted: the RedisStore "default" of this namespace, else
 	// that of the operator's namespace. Immutable.
@@ -415,8 +418,9 @@ type RateLimitSpec struct {
 	// +optional
 	Response *Response `json:"response,omitempty"`
 
-	// onStoreFailure is the answer while Redis cannot be asked: Allow lets requests pass, Deny refuses them. Either way
-	// the answer says that it is degraded.
+	// onStoreFailure is the answer while Redis cannot be asked: Allow lets requests pass, Deny refuses them, LocalShare has
+	// each replica of penstockd let its share of the limits pass. Either way the answer says that it is degraded.
+	// LocalShare is not for a Balance or a Concurrency.
 	//
 	// +optional
 	// +default="Allow"

@@ -5,21 +5,34 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // DefaultStoreName is the RedisStore that policies without a storeRef use.
 const DefaultStoreName = "default"
 
-// Keys of the Secret that auth.secretRef names.
+// Keys of the Secrets that a store names.
 const (
 	// SecretKeyUsername is optional; without it the ACL user "default" is meant.
 	SecretKeyUsername = "username"
 	// SecretKeyPassword is required.
 	SecretKeyPassword = "password"
+	// SecretKeyCA is the key of caSecretRef where it names no other.
+	SecretKeyCA = "ca.crt"
+	// SecretKeyClientCert and SecretKeyClientKey are what a Secret of type kubernetes.io/tls has.
+	SecretKeyClientCert = "tls.crt"
+	SecretKeyClientKey  = "tls.key"
 )
 
 // Topology is how the servers of a store are arranged.
 //
-// +kubebuilder:validation:Enum=Standalone
+// +kubebuilder:validation:Enum=Standalone;Sentinel;Cluster;Independent
 type Topology string
 
-// TopologyStandalone is one server, or one address that always leads to the primary.
-const TopologyStandalone Topology = "Standalone"
+const (
+	// TopologyStandalone is one server, or one address that always leads to the primary.
+	TopologyStandalone Topology = "Standalone"
+	// TopologySentinel is a primary and its replicas, watched by Sentinels, which tell who is the primary.
+	TopologySentinel Topology = "Sentinel"
+	// TopologyCluster is a Redis Cluster: several primaries that share the keys.
+	TopologyCluster Topology = "Cluster"
+	// TopologyIndependent is an odd number of servers that know nothing of each other, for quorum locks only.
+	TopologyIndependent Topology = "Independent"
+)
 
 // LocalSecretReference names a Secret in the namespace of the object that refers to it.
 type LocalSecretReference struct {
@@ -32,6 +45,26 @@ type LocalSecretReference struct {
 	Name string `json:"name,omitempty"`
 }
 
+// SecretKeyReference names a key of a Secret in the namespace of the object that refers to it.
+type SecretKeyReference struct {
+	// name of the Secret.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="want the name of a Secret: lower-case letters, digits, hyphens and dots, with a letter or digit at both ends, such as redis-auth"
+	Name string `json:"name,omitempty"`
+
+	// key in the Secret.
+	//
+	// +optional
+	// +default="ca.crt"
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$')",message="want the key of a Secret: letters, digits, hyphens, dots and underscores, such as ca.crt"
+	Key string `json:"key,omitempty"`
+}
+
 // Auth is how Penstock authenticates to Redis.
 type Auth struct {
 	// secretRef names a Secret in the same namespace with the keys username (optional) and password. It is read again on
@@ -39,6 +72,53 @@ type Auth struct {
 	//
 	// +required
 	SecretRef LocalSecretReference `json:"secretRef,omitzero"`
+}
+
+// Sentinel says how the Sentinels in spec.addresses are asked for the primary.
+type Sentinel struct {
+	// masterName is the name by which the Sentinels know the primary, as in their "sentinel monitor".
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._A-Za-z0-9]+$')",message="want the name that the Sentinels monitor: letters, digits, hyphens, dots and underscores, such as mymaster"
+	MasterName string `json:"masterName,omitempty"`
+
+	// auth is how Penstock authenticates to the Sentinels, which have users of their own. Omitted: not at all; spec.auth is
+	// for the servers.
+	//
+	// +optional
+	Auth *Auth `json:"auth,omitempty"`
+}
+
+// TLS is how connections are encrypted, those to Sentinels included. {} trusts what the system of Penstock's image trusts.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !has(self.caSecretRef)",message="insecureSkipVerify checks no certificate, so that caSecretRef has no effect; remove one of them"
+type TLS struct {
+	// caSecretRef names the certificates, in PEM, of the authorities that are trusted, and no others are. Omitted: those
+	// that the system trusts. It is read again on every resync and after an error of TLS.
+	//
+	// +optional
+	CASecretRef *SecretKeyReference `json:"caSecretRef,omitempty"`
+
+	// clientCertSecretRef names a Secret with the keys tls.crt and tls.key, in PEM, by which Penstock shows who it is.
+	// Omitted: it shows nothing.
+	//
+	// +optional
+	ClientCertSecretRef *LocalSecretReference `json:"clientCertSecretRef,omitempty"`
+
+	// serverName is whom the certificates of the servers must be for. Omitted: the host of each address.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$') || self.matches('^[0-9a-fA-F:.]+$')",message="want the name or address that the certificates are for, without a port, such as redis.shop.svc"
+	ServerName string `json:"serverName,omitempty"`
+
+	// insecureSkipVerify takes any certificate: encrypted, but to whomever answers. For trials only.
+	//
+	// +optional
+	InsecureSkipVerify *bool `json:"insecureSkipVerify,omitempty"`
 }
 
 // Timeouts bound the waiting for Redis.
@@ -81,15 +161,21 @@ type Reconnect struct {
 // RedisStoreSpec says where state lives.
 //
 // +kubebuilder:validation:XValidation:rule="self.topology != 'Standalone' || size(self.addresses) == 1",message="topology Standalone takes exactly one address; remove the others"
+// +kubebuilder:validation:XValidation:rule="self.topology != 'Independent' || size(self.addresses) in [3, 5, 7]",message="topology Independent takes 3, 5 or 7 addresses, so that there is a majority of them; add or remove some"
+// +kubebuilder:validation:XValidation:rule="self.topology != 'Sentinel' || has(self.sentinel)",message="topology Sentinel needs sentinel.masterName; add the name by which the Sentinels know the primary"
+// +kubebuilder:validation:XValidation:rule="self.topology == 'Sentinel' || !has(self.sentinel)",message="sentinel is for topology Sentinel only; remove it, or create a RedisStore with that topology"
 type RedisStoreSpec struct {
-	// topology is how the servers are arranged. Immutable.
+	// topology is how the servers are arranged: Standalone is one server, or one address that always leads to the primary;
+	// Sentinel a primary that Sentinels tell of; Cluster a Redis Cluster; Independent 3, 5 or 7 servers that know nothing of
+	// each other, for quorum locks only. Immutable.
 	//
 	// +optional
 	// +default="Standalone"
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="topology is immutable; create a new RedisStore"
 	Topology Topology `json:"topology,omitempty"`
 
-	// addresses of the servers, as host:port.
+	// addresses as host:port: of the server (Standalone), of the Sentinels (Sentinel), of some of the nodes (Cluster), or of
+	// all servers (Independent).
 	//
 	// +required
 	// +listType=set
@@ -101,10 +187,20 @@ type RedisStoreSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="!self.matches(':[0-9]{1,5}$') || int(self.split(':')[size(self.split(':')) - 1]) <= 65535",message="the port must be from 1 to 65535"
 	Addresses []string `json:"addresses,omitempty"`
 
-	// auth is how Penstock authenticates. Omitted: not at all.
+	// sentinel is required with topology Sentinel, and only taken there.
+	//
+	// +optional
+	Sentinel *Sentinel `json:"sentinel,omitempty"`
+
+	// auth is how Penstock authenticates to the servers. Omitted: not at all.
 	//
 	// +optional
 	Auth *Auth `json:"auth,omitempty"`
+
+	// tls encrypts all connections. Omitted: they are plain.
+	//
+	// +optional
+	TLS *TLS `json:"tls,omitempty"`
 
 	// timeouts bound the waiting for Redis.
 	//
@@ -144,19 +240,21 @@ type RedisStoreStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	Engine string `json:"engine,omitempty"`
 
-	// version of the server.
+	// version of the servers; the oldest, where the primaries differ.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Version string `json:"version,omitempty"`
 
-	// identity of the data set: the server's master_replid. It changes on a restart and on a failover.
+	// identity of the data set: the primary's master_replid, or a digest of those of several primaries. It changes on a
+	// restart and on a failover.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Identity string `json:"identity,omitempty"`
 
-	// capabilities of the server, found by trial.
+	// capabilities that all primaries have, found by trial: functions, script-flags, tracking (changes of what was published
+	// are pushed, and so mended at once).
 	//
 	// +optional
 	// +listType=set
@@ -164,19 +262,19 @@ type RedisStoreStatus struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	Capabilities []string `json:"capabilities,omitempty"`
 
-	// maxmemoryPolicy of the server.
+	// maxmemoryPolicy of the primaries; the one that may evict most, where they differ.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	MaxmemoryPolicy string `json:"maxmemoryPolicy,omitempty"`
 
-	// persistence of the server: None, RDB, AOF or RDB+AOF.
+	// persistence of the primaries: None, RDB, AOF or RDB+AOF; the least, where they differ.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Persistence string `json:"persistence,omitempty"`
 
-	// programmedHash is the hash of the compiled set that Redis serves.
+	// programmedHash is the hash of the compiled set that every primary serves.
 	//
 	// +optional
 	// +kubebuilder:validation:MaxLength=64

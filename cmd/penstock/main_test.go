@@ -78,7 +78,7 @@ func TestBinary(t *testing.T) {
 		wantCode int
 		want     string
 	}{
-		"validate takes the samples":             {[]string{"validate", "-f", samples}, 0, "9 valid, 0 refused, 2 skipped\n"},
+		"validate takes the samples":             {[]string{"validate", "-f", samples}, 0, "12 valid, 0 refused, 2 skipped\n"},
 		"validate refuses the invalid ones":      {[]string{"validate", "-R", "-f", samples}, 1, "window must be from 100ms to 744h (31 days)"},
 		"validate does not find what is not":     {[]string{"validate", "-f", "gone.yaml"}, 2, "penstock: gone.yaml: no such file or folder\n"},
 		"version is what the linker was told":    {[]string{"version"}, 0, "penstock v9.9.9 ("},

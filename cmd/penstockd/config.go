@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,19 +13,21 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/penstock-dev/penstock/internal/policy"
-	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/connect"
 	"github.com/penstock-dev/penstock/internal/service"
 	"github.com/penstock-dev/penstock/internal/service/callers"
 	"github.com/penstock-dev/penstock/internal/service/origin"
 	"github.com/penstock-dev/penstock/internal/service/tlsfiles"
 )
 
-// passwordVariable is the one setting without a flag: arguments can be read by everybody on the machine.
-const passwordVariable = "PENSTOCKD_REDIS_PASSWORD"
+// variablePrefix is that of the environment variables of all settings.
+const variablePrefix = "PENSTOCKD_"
 
 // config is what the command line and the environment say.
 type config struct {
-	redis    redisops.Config
+	redis    connect.Settings // how Redis is reached; Load reads the files
+	snapshot string           // a file for the last good set; empty is none
+	replica  string           // the name of this process among those on the same Redis
 	service  service.Config
 	tls      tlsfiles.Config // without a CertFile there is no TLS
 	callers  callers.Config
@@ -37,9 +40,9 @@ type config struct {
 
 // settings are the flags as they were given.
 type settings struct {
-	redisURL, passwordFile, policiesFile, logLevel string
-	trustedProxies                                 []string
-	cfg                                            config
+	policiesFile, logLevel string
+	trustedProxies         []string
+	cfg                    config
 }
 
 // group is flags that belong together in the help.
@@ -58,16 +61,13 @@ func (s *settings) groups() []group {
 	redis, svc := &s.cfg.redis, &s.cfg.service
 	return []group{
 		add("Redis", func(f *pflag.FlagSet) {
-			f.StringVar(&s.redisURL, "redis", "", "the server, as redis://[user[:password]@]host:port[/db] (required)")
-			f.StringVar(&s.passwordFile, "redis-password-file", "", "a file that holds the password; or set "+passwordVariable)
-			f.DurationVar(&redis.CommandTimeout, "command-timeout", redisops.DefaultCommandTimeout, "how long a caller waits for a decision")
-			f.DurationVar(&redis.DialTimeout, "dial-timeout", redisops.DefaultDialTimeout, "bounds opening a connection, and one batch on the wire")
-			f.DurationVar(&redis.MinBackoff, "min-backoff", redisops.DefaultMinBackoff, "shortest pause before trying to reach the server again")
-			f.DurationVar(&redis.MaxBackoff, "max-backoff", redisops.DefaultMaxBackoff, "longest pause before trying to reach the server again")
-			f.IntVar(&redis.MaxConnections, "max-connections", redisops.DefaultMaxConnections, "most connections at a time")
+			redis.AddFlags(f, variablePrefix)
+			redis.AddTimeouts(f)
+			f.StringVar(&s.cfg.replica, "replica", "", "the name of this process, unlike that of all others on the same Redis; none is the host's name with something random")
 		}),
 		add("Policies", func(f *pflag.FlagSet) {
 			f.StringVar(&s.policiesFile, "policies", "", "a compiled policy set to enforce, instead of the one that is published in Redis")
+			f.StringVar(&s.cfg.snapshot, "snapshot", "", "a file that keeps the last published set, for a start while Redis is gone")
 			f.BoolVar(&s.cfg.denyCache, "deny-cache", true, "deny what Redis has just denied, for at most 1s, without asking it again")
 		}),
 		add("Doors", func(f *pflag.FlagSet) {
@@ -141,46 +141,30 @@ func fromEnvironment(flags *pflag.FlagSet, env func(string) (string, bool)) erro
 }
 
 func variable(flag string) string {
-	return "PENSTOCKD_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+	return variablePrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 // finish checks the settings and makes the configuration of them.
 func (s *settings) finish(env func(string) (string, bool)) (config, error) {
 	cfg := s.cfg
-	if s.redisURL == "" {
-		return cfg, errors.New("--redis is missing; give the server as redis://host:port")
-	}
-	server, err := redisops.ParseURL(s.redisURL)
+	cfg.redis.FromEnvironment(variablePrefix, env)
+	redis, err := cfg.redis.Load()
 	if err != nil {
-		return cfg, fmt.Errorf("--redis: %w", err)
+		return cfg, err
 	}
-	cfg.redis.Addresses, cfg.redis.Username, cfg.redis.Password, cfg.redis.DB = server.Addresses, server.Username, server.Password, server.DB
-	if password, set := env(passwordVariable); set {
-		cfg.redis.Password = password
-	}
-	if s.passwordFile != "" {
-		content, err := os.ReadFile(s.passwordFile)
-		if err != nil {
-			return cfg, fmt.Errorf("--redis-password-file: %w", err)
-		}
-		// Editors and `kubectl create secret --from-file` leave a newline behind.
-		cfg.redis.Password = strings.TrimRight(string(content), "\r\n")
+	if cfg.replica == "" {
+		cfg.replica = newReplica()
 	}
 	for _, d := range []struct {
 		name    string
 		least   time.Duration
 		setting time.Duration
 	}{
-		{"command-timeout", time.Millisecond, cfg.redis.CommandTimeout}, {"dial-timeout", time.Millisecond, cfg.redis.DialTimeout},
-		{"min-backoff", time.Millisecond, cfg.redis.MinBackoff}, {"max-backoff", cfg.redis.MinBackoff, cfg.redis.MaxBackoff},
 		{"lame-duck", 0, cfg.service.LameDuck}, {"drain", time.Millisecond, cfg.service.Drain},
 	} {
 		if d.setting < d.least {
 			return cfg, fmt.Errorf("--%s is %v; give at least %v", d.name, d.setting, d.least)
 		}
-	}
-	if n := cfg.redis.MaxConnections; n < 1 {
-		return cfg, fmt.Errorf("--max-connections is %d; give at least 1", n)
 	}
 	if n := cfg.service.MaxConnections; n < 1 {
 		return cfg, fmt.Errorf("--max-client-connections is %d; give at least 1", n)
@@ -200,12 +184,27 @@ func (s *settings) finish(env func(string) (string, bool)) (config, error) {
 	if err := cfg.logLevel.UnmarshalText([]byte(s.logLevel)); err != nil {
 		return cfg, fmt.Errorf("--log-level is %q; give debug, info, warn or error", s.logLevel)
 	}
+	if s.policiesFile != "" && cfg.snapshot != "" {
+		return cfg, errors.New("--snapshot is for policies that are published in Redis, and --policies has others; leave one away")
+	}
+	if s.policiesFile != "" && redis.Topology == policy.TopologyIndependent {
+		return cfg, errors.New("--policies has rate limits, which Independent servers do not hold; give another --redis-topology, or leave --policies away")
+	}
 	if s.policiesFile != "" {
 		if cfg.policies, err = readPolicies(s.policiesFile); err != nil {
 			return cfg, fmt.Errorf("--policies: %w", err)
 		}
 	}
 	return cfg, nil
+}
+
+// newReplica makes a name for this process: in Kubernetes the host's name is that of the Pod, and its container may start again.
+func newReplica() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "penstockd"
+	}
+	return host + "-" + strings.ToLower(rand.Text()[:8])
 }
 
 func printHelp(out io.Writer, groups []group) {

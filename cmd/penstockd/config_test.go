@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 )
 
 func environment(variables map[string]string) func(string) (string, bool) {
@@ -35,13 +37,17 @@ func TestDefaultsAreThoseOfTheDesign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	redis, err := cfg.redis.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := []any{
-		cfg.redis.Addresses[0], cfg.redis.DB, cfg.redis.CommandTimeout, cfg.redis.DialTimeout, cfg.redis.MinBackoff, cfg.redis.MaxBackoff, cfg.redis.MaxConnections,
-		cfg.service.HTTP, cfg.service.GRPC, cfg.service.Metrics, cfg.service.LameDuck, cfg.service.Drain, cfg.logLevel, cfg.policies == nil, cfg.denyCache,
+		redis.Addresses[0], redis.DB, redis.CommandTimeout, redis.DialTimeout, redis.MinBackoff, redis.MaxBackoff, redis.MaxConnections,
+		cfg.service.HTTP, cfg.service.GRPC, cfg.service.Metrics, cfg.service.LameDuck, cfg.service.Drain, cfg.logLevel, cfg.policies == nil, cfg.denyCache, cfg.snapshot,
 	}
 	want := []any{
 		"r:6380", 2, 10 * time.Millisecond, time.Second, 50 * time.Millisecond, 2 * time.Second, 64,
-		":8080", ":8081", ":9090", 5 * time.Second, 20 * time.Second, slog.LevelInfo, true, true,
+		":8080", ":8081", ":9090", 5 * time.Second, 20 * time.Second, slog.LevelInfo, true, true, "",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got\n%v, want\n%v", got, want)
@@ -71,24 +77,54 @@ func TestASettingComesFromItsFlagElseFromItsVariable(t *testing.T) {
 	}
 }
 
-func TestThePasswordComesFromTheFileElseTheVariableElseTheURL(t *testing.T) {
+func TestSettingsOfRedisComeFromFlagsAndVariables(t *testing.T) {
 	file := write(t, "password", "of the file\n")
-	url := []string{"--redis", "redis://me:of-the-url@r"}
 	for name, test := range map[string]struct {
 		args []string
 		env  map[string]string
-		want string
+		want redisops.Config
 	}{
-		"file":     {append(url, "--redis-password-file", file), map[string]string{passwordVariable: "of the variable"}, "of the file"},
-		"variable": {url, map[string]string{passwordVariable: "of the variable"}, "of the variable"},
-		"URL":      {url, nil, "of-the-url"},
+		"flags": {
+			[]string{"--redis", "redis://s1:1,s2:2", "--redis-topology", "Sentinel", "--redis-master-name", "main", "--redis-password-file", file}, nil,
+			redisops.Config{Topology: policy.TopologySentinel, Addresses: []string{"s1:1", "s2:2"}, MasterName: "main", Password: "of the file"},
+		},
+		"variables": {nil, map[string]string{
+			"PENSTOCKD_REDIS": "rediss://me@c1:1,c2:2", "PENSTOCKD_REDIS_TOPOLOGY": "Cluster", "PENSTOCKD_REDIS_PASSWORD": "of the variable",
+			"PENSTOCKD_REDIS_TLS_SERVER_NAME": "redis.shop.svc", "PENSTOCKD_REDIS_PROTOCOL": "3",
+		}, redisops.Config{
+			Topology: policy.TopologyCluster, Addresses: []string{"c1:1", "c2:2"}, Username: "me", Password: "of the variable", Protocol: 3,
+			TLS: &redisops.TLS{ServerName: "redis.shop.svc"},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := parse(test.args, environment(test.env), &bytes.Buffer{})
-			if err != nil || cfg.redis.Password != test.want || cfg.redis.Username != "me" {
-				t.Errorf("%q %q, %v; want me and %q", cfg.redis.Username, cfg.redis.Password, err, test.want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := cfg.redis.Load(); err != nil || !reflect.DeepEqual(got, test.want.WithDefaults()) {
+				t.Errorf("%+v, %v; want\n%+v", got, err, test.want.WithDefaults())
 			}
 		})
+	}
+}
+
+func TestEachProcessHasANameOfItsOwn(t *testing.T) {
+	one := func(args ...string) string {
+		cfg, err := parse(append([]string{"--redis", "redis://r"}, args...), environment(nil), &bytes.Buffer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg.replica
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := one(), one(); a == b || !strings.HasPrefix(a, host+"-") || !strings.HasPrefix(b, host+"-") {
+		t.Errorf("%q and %q, want two names that begin with %s-", a, b, host)
+	}
+	if got := one("--replica", "edge-1"); got != "edge-1" {
+		t.Errorf("%q, want the one that was given", got)
 	}
 }
 
@@ -99,7 +135,7 @@ func TestAWrongSettingIsNamedWithItsRemedy(t *testing.T) {
 		want []string
 	}{
 		"no server":              {nil, nil, []string{"--redis is missing", "redis://host:port"}},
-		"another scheme":         {[]string{"--redis", "http://r"}, nil, []string{"--redis", `"http"`, "want redis://"}},
+		"another scheme":         {[]string{"--redis", "http://r"}, nil, []string{"--redis", "scheme", "want redis://"}},
 		"unknown flag":           {[]string{"--redis", "redis://r", "--lameduck", "1s"}, nil, []string{"unknown flag: --lameduck"}},
 		"no duration":            {[]string{"--redis", "redis://r", "--lame-duck", "5"}, nil, []string{"--lame-duck", `"5"`, "duration"}},
 		"no duration, variable":  {[]string{"--redis", "redis://r"}, map[string]string{"PENSTOCKD_DRAIN": "soon"}, []string{"PENSTOCKD_DRAIN", "--drain", `"soon"`}},
@@ -117,6 +153,9 @@ func TestAWrongSettingIsNamedWithItsRemedy(t *testing.T) {
 		"bearer and no tokens":   {[]string{"--redis", "redis://r", "--auth", "bearer"}, nil, []string{"--auth-callers", "--auth-jwks"}},
 		"an argument":            {[]string{"--redis", "redis://r", "serve"}, nil, []string{`unexpected argument "serve"`}},
 		"no password file":       {[]string{"--redis", "redis://r", "--redis-password-file", "/does/not/exist"}, nil, []string{"--redis-password-file", "/does/not/exist"}},
+		"two kinds of policies":  {[]string{"--redis", "redis://r", "--policies", "x", "--snapshot", "y"}, nil, []string{"--snapshot", "--policies", "leave one away"}},
+		"policies for no server": {[]string{"--redis", "redis://r1,r2", "--redis-topology", "Independent", "--policies", "x"}, nil, []string{"--policies", "Independent", "--redis-topology"}},
+		"a user and no password": {[]string{"--redis", "redis://me@r"}, nil, []string{"--redis-password-file is missing"}},
 		"no policies file":       {[]string{"--redis", "redis://r", "--policies", "/does/not/exist"}, nil, []string{"--policies", "/does/not/exist"}},
 		"a policies file broken": {[]string{"--redis", "redis://r", "--policies", "config_test.go"}, nil, []string{"--policies", "policy set"}},
 	} {
@@ -164,7 +203,7 @@ func TestHelpNamesEveryFlagInItsGroup(t *testing.T) {
 		t.Fatalf("%v, want ErrHelp", err)
 	}
 	at := 0
-	for _, want := range []string{"Redis:\n", "--redis string", "--command-timeout", "Policies:\n", "--policies", "--deny-cache", "Doors:\n", "--http", "--grpc", "--metrics", "--trusted-proxies", "TLS and callers:\n", "--tls-cert", "--auth", "Process:\n", "--lame-duck", "--log-level", "--tracing"} {
+	for _, want := range []string{"Redis:\n", "--redis URL", "--redis-topology", "--redis-tls-ca", "--command-timeout", "--replica", "Policies:\n", "--policies", "--snapshot", "--deny-cache", "Doors:\n", "--http", "--grpc", "--metrics", "--trusted-proxies", "TLS and callers:\n", "--tls-cert", "--auth", "Process:\n", "--lame-duck", "--log-level", "--tracing"} {
 		next := strings.Index(out.String()[at:], want)
 		if next < 0 {
 			t.Fatalf("help lacks %q, or has it elsewhere:\n%s", want, &out)

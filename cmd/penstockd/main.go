@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"syscall"
 
@@ -57,15 +56,22 @@ func run(ctx context.Context, args []string, env func(string) (string, bool), st
 
 // serve puts the pieces together: the store feeds the engine, and the engine serves the doors.
 func serve(ctx context.Context, cfg config, log *slog.Logger) error {
-	st := store.Open(cfg.redis, log)
-	defer st.Close()
 	registry := service.NewRegistry()
+	var eng *engine.Engine
+	st, err := store.Open(store.Options{
+		Load: cfg.redis.Load, Replica: cfg.replica, Snapshot: cfg.snapshot, Answers: func() { eng.Answers() },
+		Registerer: registry, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	defer st.Close()
 	denials := topdenied.New(nil)
 	options := engine.Options{
 		Limiter: st, Reread: st.Reread, ExpressionFailed: st.ExpressionFailed, Logger: log, Registerer: registry,
-		NoDenyCache: !cfg.denyCache, Denied: denials.Denied,
+		NoDenyCache: !cfg.denyCache, Denied: denials.Denied, Replicas: st.Replicas,
 	}
-	cfg.service.Denials, cfg.service.WhyNotReady = denials, st.Why
+	cfg.service.Denials, cfg.service.WhyNotReady, cfg.service.Trouble = denials, st.Why, st.Trouble
 	if cfg.tls.CertFile != "" {
 		files, err := tlsfiles.New(cfg.tls, log)
 		if err != nil {
@@ -74,7 +80,6 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 		defer files.Close()
 		cfg.service.TLS = files.ServerConfig()
 	}
-	var err error
 	if cfg.service.Callers, err = callers.New(cfg.callers, log, registry); err != nil {
 		return err
 	}
@@ -88,7 +93,7 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 		defer func() { _ = cfg.service.Tracing.Shutdown(context.WithoutCancel(ctx)) }()
 		options.Tracer = cfg.service.Tracing.Tracer()
 	}
-	eng := engine.New(options)
+	eng = engine.New(options)
 	svc, err := service.New(cfg.service, eng, registry, log)
 	if err != nil {
 		return err
@@ -100,23 +105,13 @@ func serve(ctx context.Context, cfg config, log *slog.Logger) error {
 	defer followed.Wait()
 	defer stop()
 	followed.Go(func() { cfg.service.Callers.Run(following) })
-	if cfg.policies != nil {
-		st.UseScripts()
-		followed.Go(func() {
-			waiting, enough := following, context.CancelFunc(func() {})
-			if allAllow(cfg.policies) {
-				// They have an answer without Redis as well. It gets a moment, so that the first decisions find a connection.
-				waiting, enough = context.WithTimeout(following, cfg.redis.DialTimeout)
-			}
-			defer enough()
-			st.Reach(waiting)
-			if following.Err() == nil {
-				eng.Use(cfg.policies)
-			}
-		})
-	} else {
-		followed.Go(func() { st.Follow(following, eng.Use) })
-	}
+	followed.Go(func() {
+		if cfg.policies != nil {
+			st.Enforce(following, cfg.policies, eng.Use)
+			return
+		}
+		st.Follow(following, eng.Use)
+	})
 	return svc.Run(ctx)
 }
 
@@ -136,11 +131,6 @@ func collectLessOften(env func(string) (string, bool)) {
 		}
 	}
 	debug.SetGCPercent(gcPercent)
-}
-
-// allAllow tells whether no policy of the set denies for want of Redis.
-func allAllow(set *policy.Set) bool {
-	return !slices.ContainsFunc(set.RateLimits, func(r policy.RateLimit) bool { return r.OnStoreFailure != policy.FailureAllow })
 }
 
 // clientLog takes what go-redis would print by itself. It is for debugging: what matters comes as an error, too, and is

@@ -8,16 +8,19 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
+	"github.com/penstock-dev/penstock/internal/service/tlsfiles/tlstest"
 )
 
 // asPenstockd makes the test binary be penstockd, so that there is a real process to send signals to.
@@ -35,6 +38,7 @@ func TestMain(m *testing.M) {
 type process struct {
 	*exec.Cmd
 	lines chan map[string]any
+	seen  []map[string]any // lines that were read while waiting for others
 }
 
 func startProcess(t *testing.T, args ...string) *process {
@@ -68,9 +72,15 @@ func startProcess(t *testing.T, args ...string) *process {
 	return p
 }
 
-// line waits for a log line with that message.
+// line waits for a log line with that message, and takes it out.
 func (p *process) line(t *testing.T, message string) map[string]any {
 	t.Helper()
+	for i, line := range p.seen {
+		if line["msg"] == message {
+			p.seen = slices.Delete(p.seen, i, i+1)
+			return line
+		}
+	}
 	timeout := time.After(20 * time.Second)
 	for {
 		select {
@@ -81,19 +91,28 @@ func (p *process) line(t *testing.T, message string) map[string]any {
 			if line["msg"] == message {
 				return line
 			}
+			p.seen = append(p.seen, line)
 		case <-timeout:
 			t.Fatalf("no %q within 20 s", message)
 		}
 	}
 }
 
-// silence wants no log line for so long.
-func (p *process) silence(t *testing.T, d time.Duration) {
+// unready wants it not to say that it is ready for so long.
+func (p *process) unready(t *testing.T, d time.Duration) {
 	t.Helper()
-	select {
-	case line := <-p.lines:
-		t.Errorf("%v, want no line within %v", line, d)
-	case <-time.After(d):
+	for over := time.After(d); ; {
+		select {
+		case line, open := <-p.lines:
+			if !open {
+				t.Fatal("it ended")
+			}
+			if line["msg"] == "ready" {
+				t.Errorf("it is ready, want it not to be within %v", d)
+			}
+		case <-over:
+			return
+		}
 	}
 }
 
@@ -155,7 +174,12 @@ func setOfOne(onStoreFailure string) *policy.Set {
 
 func publish(t *testing.T, server *redistest.Server) {
 	t.Helper()
-	_, err := policystore.Publish(t.Context(), server.ClientWith(&redis.Options{Password: "secret"}), policystore.Publication{
+	publishBy(t, redisops.Config{Addresses: []string{server.Addr}, Password: "secret"})
+}
+
+func publishBy(t *testing.T, cfg redisops.Config) {
+	t.Helper()
+	_, err := policystore.Publish(t.Context(), redisopstest.Open(t, cfg), policystore.Publication{
 		Owner: "test/shop/store", Mode: library.ModeFunctions, Set: setOfOne(policy.FailureDeny),
 	})
 	if err != nil {
@@ -181,7 +205,7 @@ func TestWithPoliciesOfAFileItIsReadyWithoutRedisOnlyIfTheyAllAllow(t *testing.T
 			if test.want == http.StatusOK {
 				p.line(t, "ready")
 			} else {
-				p.silence(t, 10*50*time.Millisecond)
+				p.unready(t, 10*50*time.Millisecond)
 			}
 			if code, body := get(t, base+"/readyz"); code != test.want {
 				t.Errorf("readiness without Redis: %d %q, want %d", code, body, test.want)
@@ -194,6 +218,89 @@ func TestWithPoliciesOfAFileItIsReadyWithoutRedisOnlyIfTheyAllAllow(t *testing.T
 				t.Errorf("readiness with Redis: %d %q, want 200", code, body)
 			}
 		})
+	}
+}
+
+// published starts servers and gives the arguments that lead to them.
+var published = map[string]func(t *testing.T) (cfg redisops.Config, args []string){
+	"Standalone": func(t *testing.T) (redisops.Config, []string) {
+		server := redistest.Start(t)
+		return redisops.Config{Addresses: []string{server.Addr}}, []string{"--redis", "redis://" + server.Addr, "--redis-protocol", "3"}
+	},
+	"Standalone with TLS": func(t *testing.T) (redisops.Config, []string) {
+		with, ours, args := secured(t)
+		server := redistest.StartTLS(t, with)
+		return redisops.Config{Addresses: []string{server.Addr}, TLS: ours}, append(args, "--redis", "rediss://"+server.Addr)
+	},
+	"Sentinel with passwords and TLS": func(t *testing.T) (redisops.Config, []string) {
+		with, ours, args := secured(t)
+		servers := redistest.StartSentinel(t, 1, redistest.SentinelOptions{
+			Redis: append(with.Options(t), "--requirepass", "secret"), Sentinels: []string{"--requirepass", "other"},
+		})
+		return redisops.Config{
+				Topology: policy.TopologySentinel, Addresses: servers.Addresses(), MasterName: servers.MasterName, TLS: ours, Password: "secret", SentinelPassword: "other",
+			}, append(args, "--redis", "rediss://"+strings.Join(servers.Addresses(), ","), "--redis-topology", "Sentinel", "--redis-master-name", servers.MasterName,
+				"--redis-password-file", write(t, "password", "secret\n"), "--redis-sentinel-password-file", write(t, "password", "other\n"))
+	},
+	"Cluster with an ACL user and TLS": func(t *testing.T) (redisops.Config, []string) {
+		with, ours, args := secured(t)
+		cluster := redistest.StartCluster(t, 3, 0, with.Options(t)...)
+		for _, node := range cluster.Nodes {
+			node.Do("ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all")
+		}
+		return redisops.Config{Topology: policy.TopologyCluster, Addresses: cluster.Addresses(), TLS: ours},
+			append(args, "--redis", "rediss://"+strings.Join(cluster.Addresses(), ","), "--redis-topology", "Cluster",
+				"--redis-username-file", write(t, "user", "app\n"), "--redis-password-file", write(t, "password", "secret\n"))
+	},
+}
+
+// secured are certificates for both sides, and the arguments that name the files of ours.
+func secured(t *testing.T) (redistest.TLS, *redisops.TLS, []string) {
+	t.Helper()
+	ca := tlstest.NewCA(t)
+	server, ours := ca.Issue(t, "127.0.0.1"), ca.Issue(t, "penstockd")
+	return redistest.TLS{Cert: server.Cert, Key: server.Key, ClientCA: ca.PEM},
+		&redisops.TLS{CA: ca.PEM, ClientCert: ours.Cert, ClientKey: ours.Key},
+		[]string{
+			"--redis-tls-ca", write(t, "ca", string(ca.PEM)), "--redis-tls-cert", write(t, "cert", string(ours.Cert)), "--redis-tls-key", write(t, "key", string(ours.Key)),
+		}
+}
+
+func TestTheProcessReachesEveryTopologyByItsFlags(t *testing.T) {
+	for name, begin := range published {
+		t.Run(name, func(t *testing.T) {
+			cfg, args := begin(t)
+			publishBy(t, cfg)
+			p := startProcess(t, append(args, "--command-timeout", "1s")...)
+			base := "http://" + p.line(t, "listening")["http"].(string)
+			p.line(t, "ready")
+			if code, body := get(t, base+"/auth/shop/one"); code != http.StatusOK {
+				t.Errorf("the first request: %d %s", code, body)
+			}
+			if code, body := get(t, base+"/auth/shop/one"); code != http.StatusTooManyRequests {
+				t.Errorf("the second request: %d %s, want 429", code, body)
+			}
+			if code, body := get(t, base+"/readyz"); code != http.StatusOK || body != "ok\n" {
+				t.Errorf("readiness: %d %q, want ok", code, body)
+			}
+		})
+	}
+}
+
+func TestTheProcessStartsFromItsSnapshotWhileRedisIsGone(t *testing.T) {
+	server := redistest.Start(t)
+	file := write(t, "snapshot.json", string(setOfOne(policy.FailureAllow).Marshal()))
+	server.Kill()
+	p := startProcess(t, "--redis", "redis://"+server.Addr, "--command-timeout", "1s", "--dial-timeout", "50ms", "--snapshot", file)
+	base := "http://" + p.line(t, "listening")["http"].(string)
+	p.line(t, "ready")
+	response, err := http.Get(base + "/auth/shop/one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.Header.Get("X-Penstock-Degraded") != "store" {
+		t.Errorf("%d %v, want 200 and degraded", response.StatusCode, response.Header)
 	}
 }
 

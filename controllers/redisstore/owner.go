@@ -15,16 +15,16 @@ import (
 
 // cluster gives the id of this cluster: the uid of its namespace kube-system.
 func (r *Reconciler) cluster(ctx context.Context) (string, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.clusterID == "" {
-		namespace := &corev1.Namespace{}
-		if err := r.apiReader.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, namespace); err != nil {
-			return "", fmt.Errorf("get the namespace %s, whose uid is the id of the cluster: %w", metav1.NamespaceSystem, err)
-		}
-		r.clusterID = string(namespace.UID)
+	if id := r.clusterID.Load(); id != nil {
+		return *id, nil
 	}
-	return r.clusterID, nil
+	namespace := &corev1.Namespace{}
+	if err := r.apiReader.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, namespace); err != nil {
+		return "", fmt.Errorf("get the namespace %s, whose uid is the id of the cluster: %w", metav1.NamespaceSystem, err)
+	}
+	id := string(namespace.UID)
+	r.clusterID.Store(&id)
+	return id, nil
 }
 
 // owner is what penstock:owner says of a store: the same names in another cluster are another owner.

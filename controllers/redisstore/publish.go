@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1 "github.com/penstock-dev/penstock/api/v1"
 	"github.com/penstock-dev/penstock/internal/conditions"
@@ -24,10 +28,13 @@ func (r *Reconciler) publish(ctx context.Context, cluster string, store *v1.Redi
 	if lives(cluster, publication.TakeOver, seen.stores) {
 		publication.TakeOver = ""
 	}
+	site.noticeLoss(store, seen)
+	site.publication.Store(underWay)
 	result, err := site.server.Publish(ctx, publication)
+	site.publication.Store(r.now().UnixNano())
 	site.drops.add(now, result.Dropped)
 	if result.Changed {
-		site.untold = set
+		site.published(now, len(result.Document))
 	}
 	var owned *policystore.OwnedError
 	var held *policystore.ShrinkHeldError
@@ -40,9 +47,7 @@ func (r *Reconciler) publish(ctx context.Context, cluster string, store *v1.Redi
 			// Somebody stands by all that is gone: what is dropped from now on counts anew.
 			site.drops = drops{}
 		}
-		if result.Changed {
-			site.spaced(now, len(set.Marshal()))
-		}
+		r.pruneBeats(ctx, site)
 	case errors.As(err, &owned):
 		// What is published there is not ours, whatever its policies are called.
 		seen.inForce = nil
@@ -54,9 +59,10 @@ func (r *Reconciler) publish(ctx context.Context, cluster string, store *v1.Redi
 		seen.full = err
 		seen.load = &conditions.Stalling{Reason: v1.ReasonStoreFull, Message: fmt.Sprintf(
 			"the set in force stays, since Redis refuses the new one: %s; raise maxmemory, or remove policies or other data", full(err))}
-	case errors.Is(err, policystore.ErrReadBack):
-		seen.load = &conditions.Waiting{Reason: v1.ReasonNotLoaded, Message: err.Error() + "; somebody else writes the keys penstock:*, too",
-			After: site.backoff()}
+	case errors.Is(err, policystore.ErrReadBack), errors.Is(err, redis.TxFailedErr):
+		// What is in force changes while one looks at it.
+		seen.known = false
+		site.contended = now
 	case errors.Is(err, policy.ErrNewerFormat):
 		// A set is in force, but not one that this version can read.
 		seen.known = false
@@ -65,7 +71,51 @@ func (r *Reconciler) publish(ctx context.Context, cluster string, store *v1.Redi
 		seen.load = &conditions.Stalling{Reason: v1.ReasonNotLoaded, Message: "Redis refuses the library: " + refusal(err)}
 	default:
 		// Also when the outcome is unknown: the next attempt looks first.
-		seen.reach = unreachable(ctx, err, site)
+		if len(result.Missing) > 0 {
+			// Some primaries have the set, or all had it before: what all of them serve is what they served before.
+			seen.known = false
+			site.lastPublished = set
+		}
+		if seen.reach == nil {
+			seen.reach = unreachable(ctx, missing(err, result.Missing, seen.facts), site)
+		}
+	}
+	if seen.load == nil {
+		seen.load = site.contention(now)
+	}
+}
+
+// contention tells of somebody else who writes what is published here, nil when nobody was met for 30 s: of one who does so
+// again and again it is met by some publications and not by others, and the status must not follow each.
+func (s *site) contention(now time.Time) error {
+	calm := s.contended.Add(steady).Sub(now)
+	if s.contended.IsZero() || calm <= 0 {
+		return nil
+	}
+	if now.Equal(s.contended) {
+		calm = s.backoff()
+	}
+	return &conditions.Waiting{Reason: v1.ReasonNotLoaded, After: calm, Message: "somebody else writes the keys penstock:* or the library of this Redis, so that what is published " +
+		"does not stay; find out who does (CLIENT LIST, ACL LOG), and let one of both use another Redis"}
+}
+
+// missing names the primaries that an error is about.
+func missing(err error, addresses []string, facts *Facts) error {
+	if len(addresses) == 0 {
+		return err
+	}
+	lost := &UnreachedError{Primaries: max(len(facts.Primaries)+len(facts.Unreached), len(addresses))}
+	for _, address := range addresses {
+		lost.Unreached = append(lost.Unreached, Unreached{Address: address, Err: err})
+	}
+	return lost
+}
+
+// pruneBeats forgets replicas of penstockd that are gone. Nothing depends on it, so that the next resync is soon enough
+// where it fails.
+func (r *Reconciler) pruneBeats(ctx context.Context, site *site) {
+	if err := site.server.PruneBeats(ctx); err != nil {
+		logf.FromContext(ctx).V(1).Info("replicas that are gone stay listed", "error", err.Error())
 	}
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// connections is how many the operator opens to one Redis: it does one thing at a time there.
+	// connections is how many the operator opens to one server: it does one thing at a time there.
 	connections = 4
 	// maxReplyBytes is more than the documents and the library of the largest set, and little enough for hostile servers of
 	// several stores at a time.
@@ -27,131 +27,144 @@ const (
 	patience       = 3 * time.Second
 )
 
-// Server is what the controller does with the Redis of a store.
+// Server is what the controller does with the Redis of a store: one server, or several.
 type Server interface {
-	// Probe finds out what the server is.
+	// Probe finds out what the primaries are. It fails when none of them can be asked, or one permits too little.
 	Probe(ctx context.Context) (Facts, error)
-	// Published reads the set that the server holds, nil when there is none, or none that can be read.
+	// Published reads the set that is published, nil when there is none, or none that can be read.
 	Published(ctx context.Context) (*policy.Set, error)
-	// Publish makes the server hold the set; see policystore.Publish.
+	// Publish makes the servers hold the set; see policystore.Publish.
 	Publish(ctx context.Context, publication policystore.Publication) (policystore.Result, error)
 	// Failures reads what these policies ("<namespace>/<name>") failed with lately; see policystore.ReadFailures.
 	Failures(ctx context.Context, policies []string) (map[string]policystore.Failure, error)
+	// PruneBeats forgets replicas of penstockd that are gone; see policystore.PruneBeats.
+	PruneBeats(ctx context.Context) error
+	// WatchDrift calls changed whenever somebody changed what is published, until ctx ends; see policystore.WatchDrift.
+	WatchDrift(ctx context.Context, changed func()) error
 	// Close closes the connections.
 	Close() error
 }
 
-// Facts are what a server is. What it does not permit to ask is empty.
-type Facts struct {
-	// Engine is redis or valkey, Version its version, Identity its master_replid.
-	Engine, Version, Identity string
-	// Mode is how the server is made to decide.
-	Mode library.Mode
-	// Capabilities were found by trial.
-	Capabilities []string
-	// MaxmemoryPolicy is the server's maxmemory-policy.
-	MaxmemoryPolicy string
-	// Persistence is None, RDB, AOF or RDB+AOF.
-	Persistence string
-}
-
-// Dial gives a Server for that configuration, whose DialTimeout is cut to 2 s. It opens no connection yet.
-func Dial(config redisops.Config) Server {
+// Dial gives a Server for that configuration, whose DialTimeout is cut to 2 s. It opens no connection yet. The error tells
+// what is wrong with the configuration.
+func Dial(config redisops.Config) (Server, error) {
 	config.MaxConnections = connections
 	config.MaxReplyBytes = maxReplyBytes
 	config.DialTimeout = min(config.DialTimeout, maxDialTimeout)
-	return &redisServer{client: redisops.NewClient(config)}
+	servers, err := redisops.Open(config)
+	if err != nil {
+		return nil, err
+	}
+	return &redisServer{servers: servers, client: servers.Client()}, nil
 }
 
 type redisServer struct {
-	client redis.UniversalClient
+	servers *redisops.Servers
+	client  redis.UniversalClient
+	// document is what was read or published last, and set what it says, or else why it says nothing: it is read far more
+	// often than it changes.
+	document string
+	set      *policy.Set
+	invalid  error
 }
 
-func (s *redisServer) Close() error { return s.client.Close() }
+func (s *redisServer) Close() error { return s.servers.Close() }
 
 func (s *redisServer) Probe(ctx context.Context) (Facts, error) {
-	// First what every server permits, so that an outage is not taken for a lack of permission.
-	if err := s.client.Ping(ctx).Err(); err != nil {
-		return Facts{}, fmt.Errorf("ping: %w", err)
-	}
-	capabilities, err := library.Probe(ctx, s.client)
+	primaries, err := s.servers.Primaries(ctx)
 	if err != nil {
-		return Facts{}, err
+		return Facts{}, fmt.Errorf("find the primaries: %w", err)
 	}
-	facts := Facts{Mode: capabilities.Mode()}
-	if capabilities.Functions {
-		facts.Capabilities = append(facts.Capabilities, "functions")
+	found, failures := make([]sighting, len(primaries)), make([]error, len(primaries))
+	var asking sync.WaitGroup
+	for i := range primaries {
+		asking.Go(func() { found[i], failures[i] = probe(ctx, primaries[i]) })
 	}
-	if capabilities.ScriptFlags {
-		facts.Capabilities = append(facts.Capabilities, "script-flags")
+	asking.Wait()
+
+	var seen []sighting
+	var unreached []Unreached
+	for i, err := range failures {
+		if err == nil {
+			seen = append(seen, found[i])
+		} else {
+			unreached = append(unreached, Unreached{Address: primaries[i].Address, Err: err})
+		}
 	}
-	// INFO and CONFIG tell what is nice to know: an ACL may well forbid them.
-	if info, err := s.client.Info(ctx).Result(); err == nil {
-		facts.describe(parseInfo(info))
+	if len(seen) == 0 {
+		return Facts{}, &UnreachedError{Primaries: len(primaries), Unreached: unreached}
 	}
-	if facts.Persistence != "" {
-		save, err := s.client.ConfigGet(ctx, "save").Result()
-		facts.Persistence = persistence(facts.Persistence == "AOF", save["save"] != "", err == nil)
-	}
+	facts := merge(seen)
+	facts.Unreached = unreached
 	return facts, nil
 }
 
-// describe fills in what INFO tells.
-func (f *Facts) describe(info map[string]string) {
-	f.Engine, f.Version = "redis", info["redis_version"]
-	if version := info["valkey_version"]; version != "" {
-		f.Engine, f.Version = "valkey", version
+// probe finds out what one primary is.
+func probe(ctx context.Context, node redisops.Node) (sighting, error) {
+	client, seen := node.Client, sighting{address: node.Address}
+	// First what every server permits, so that an outage is not taken for a lack of permission.
+	if err := client.Ping(ctx).Err(); err != nil {
+		return sighting{}, fmt.Errorf("ping: %w", err)
 	}
-	f.Identity = info["master_replid"]
-	f.MaxmemoryPolicy = info["maxmemory_policy"]
-	switch info["aof_enabled"] {
-	case "1":
-		f.Persistence = "AOF"
-	case "0":
-		f.Persistence = "None"
+	var err error
+	if seen.library, err = library.Probe(ctx, client); err != nil {
+		return sighting{}, err
 	}
-}
-
-// persistence puts together what INFO tells of the append-only file and CONFIG of snapshots; empty when it is not known
-// whether there is any.
-func persistence(aof, rdb, rdbKnown bool) string {
-	switch {
-	case aof && rdb:
-		return "RDB+AOF"
-	case aof:
-		return "AOF"
-	case rdb:
-		return "RDB"
-	case rdbKnown:
-		return "None"
-	}
-	return ""
-}
-
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if key, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
-			info[key] = value
+	// From here on an ACL may well forbid what is asked, which then is not known. No reply is another thing: what is known
+	// must not come and go with it.
+	if seen.library.Functions {
+		told, err := library.Told(ctx, client)
+		if unanswered(err) {
+			return sighting{}, err
 		}
+		seen.empty = err == nil && told == ""
 	}
-	return info
+	// Off it is anyway on a connection of a pool: this only tells whether the server knows and permits it.
+	if err = client.Do(ctx, "CLIENT", "TRACKING", "OFF").Err(); unanswered(err) {
+		return sighting{}, fmt.Errorf("try tracking: %w", err)
+	}
+	seen.tracking = err == nil
+	info, err := client.Info(ctx).Result()
+	if unanswered(err) {
+		return sighting{}, fmt.Errorf("read INFO: %w", err)
+	}
+	if err == nil {
+		seen.describe(parseInfo(info))
+	}
+	if seen.persisted != "" {
+		save, err := client.ConfigGet(ctx, "save").Result()
+		if unanswered(err) {
+			return sighting{}, fmt.Errorf("read CONFIG: %w", err)
+		}
+		seen.persisted = persistence(seen.persisted == "AOF", save["save"] != "", err == nil)
+	}
+	return seen, nil
+}
+
+// unanswered tells of an error that it is not a refusal.
+func unanswered(err error) bool {
+	return err != nil && !isReply(err)
 }
 
 func (s *redisServer) Published(ctx context.Context) (*policy.Set, error) {
-	document, err := s.client.Get(ctx, policystore.PoliciesKey).Bytes()
+	document, err := s.client.Get(ctx, policystore.PoliciesKey).Result()
 	switch {
 	case errors.Is(err, redis.Nil), redisops.Classify(err) == redisops.WrongType:
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", policystore.PoliciesKey, err)
 	}
-	set, err := policy.Parse(document)
-	if err != nil {
-		// Written by somebody else, or by a newer version: Publish knows what to do about either.
-		return nil, nil
-	}
+	// An error is for Publish: written by somebody else, or by a newer version, it knows what to do about either.
+	set, _ := s.parse(document)
 	return set, nil
+}
+
+func (s *redisServer) parse(document string) (*policy.Set, error) {
+	if document != s.document {
+		s.set, s.invalid = policy.Parse([]byte(document))
+		s.document = document
+	}
+	return s.set, s.invalid
 }
 
 func (s *redisServer) Failures(ctx context.Context, policies []string) (map[string]policystore.Failure, error) {
@@ -159,5 +172,18 @@ func (s *redisServer) Failures(ctx context.Context, policies []string) (map[stri
 }
 
 func (s *redisServer) Publish(ctx context.Context, publication policystore.Publication) (policystore.Result, error) {
-	return policystore.Publish(ctx, s.client, publication)
+	publication.Parse = s.parse
+	result, err := policystore.Publish(ctx, s.servers, publication)
+	if err == nil {
+		s.document, s.set, s.invalid = result.Document, publication.Set, nil
+	}
+	return result, err
+}
+
+func (s *redisServer) PruneBeats(ctx context.Context) error {
+	return policystore.PruneBeats(ctx, s.client)
+}
+
+func (s *redisServer) WatchDrift(ctx context.Context, changed func()) error {
+	return policystore.WatchDrift(ctx, s.servers, changed)
 }

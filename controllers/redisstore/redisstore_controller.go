@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,12 +27,14 @@ import (
 
 const (
 	// resync is how often a store is looked at although nothing changed, ± 20 %: Redis tells nobody that its functions
-	// were flushed.
+	// were flushed, and nobody tells of Secrets.
 	resync = 30 * time.Second
 	// debounce is how long changes of policies are collected before they are published together.
 	debounce = 100 * time.Millisecond
 	// unsynced is how long to wait for caches.
 	unsynced = time.Second
+	// stale is how long to wait for a cache to have what was written last.
+	stale = 20 * time.Millisecond
 )
 
 // Options are what a Reconciler needs.
@@ -48,7 +51,7 @@ type Options struct {
 	// CachesSynced tells whether the cache holds all objects; until then nothing is published. SetupWithManager sets it where it is nil.
 	CachesSynced func(context.Context) bool
 	// Dial gives a Server; nil means Dial.
-	Dial func(redisops.Config) Server
+	Dial func(redisops.Config) (Server, error)
 	// Clock gives the time; nil means time.Now.
 	Clock func() time.Time
 }
@@ -61,12 +64,14 @@ type Reconciler struct {
 	outcomes          *outcomes.Table
 	operatorNamespace string
 	cachesSynced      func(context.Context) bool
-	dial              func(redisops.Config) Server
+	dial              func(redisops.Config) (Server, error)
 	now               func() time.Time
+	alarm             alarm
 
-	mu        sync.Mutex
-	sites     map[types.NamespacedName]*site
-	clusterID string
+	clusterID atomic.Pointer[string]
+
+	mu    sync.Mutex
+	sites map[types.NamespacedName]*site
 }
 
 // New makes a Reconciler.
@@ -99,7 +104,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("get RedisStore: %w", err)
 	}
 	site := r.site(req.NamespacedName)
-	if pause := site.notBefore.Sub(r.now()); pause > 0 {
+	if store.ResourceVersion == site.replaced {
+		// The cache does not have the last status yet: it would be written again, over what is not there any more.
+		return ctrl.Result{RequeueAfter: stale}, nil
+	}
+	if pause := site.wait(r.now()); pause > 0 {
 		return ctrl.Result{RequeueAfter: pause}, nil
 	}
 
@@ -111,5 +120,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.report(ctx, store, site, seen); err != nil {
 		return conditions.Result(err, 0)
 	}
-	return conditions.Result(seen.outcome(), jitter(resync))
+	pause := jitter(resync)
+	if seen.refused() {
+		pause = min(pause, site.backoff())
+	}
+	return conditions.Result(seen.outcome(), pause)
 }

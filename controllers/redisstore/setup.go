@@ -34,6 +34,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Named("redisstore").
 		For(&v1.RedisStore{}, builder.WithPredicates(changed)).
 		Watches(&v1.RateLimit{}, r.storeOfPolicy(), builder.WithPredicates(changed)).
+		WatchesRawSource(r.alarm.source()).
 		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		Complete(r)
 }
@@ -52,6 +53,7 @@ func (r *Reconciler) storeOfPolicy() handler.EventHandler {
 			// Its own controller says so. When the store is created, it collects its policies itself.
 			return
 		}
+		r.site(store).note(r.now())
 		queue.AddAfter(reconcile.Request{NamespacedName: store}, debounce)
 	}
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]

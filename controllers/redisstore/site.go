@@ -1,62 +1,91 @@
 package redisstore
 
 import (
+	"context"
 	"math/rand/v2"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
+	v1 "github.com/penstock-dev/penstock/api/v1"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/translate"
 )
 
 // site is what the controller keeps of one store between reconciliations: a connection, and what can be remembered but
-// not observed while Redis is gone. A store is never reconciled twice at a time, so a site needs no lock.
+// not observed while Redis is gone. A store is never reconciled twice at a time, so a site needs no lock, but for edits and publication.
 type site struct {
 	config redisops.Config
 	server Server
+	// spec is what config was made of, with Secrets that are gone by now, maybe.
+	spec v1.RedisStoreSpec
+	// watch ends the watching for drift of server, nil where there is none.
+	watch context.CancelFunc
 	// fresh tells whether the server was connected in this reconciliation.
 	fresh bool
 	// asked tells whether Redis was ever asked for the set that it serves; inForce is what it said last, nil for none of
 	// ours.
 	asked   bool
 	inForce *policy.Set
-	// published is the last one that was not nil.
-	published *policy.Set
+	// lastPublished is the last one that was not nil.
+	lastPublished *policy.Set
+	// compilations are what its policies were compiled to last.
+	compilations translate.Compilations
 	// drops are the policies that were taken out lately.
 	drops drops
-	// untold is the set of a publication that no event has told of yet.
-	untold *policy.Set
+	// replaced is the version of the object that the last status was written over.
+	replaced string
+	// lost is a loss of data that no event has told of yet.
+	lost bool
+	// contended is when somebody else was last met writing what is published; zero for never.
+	contended time.Time
 	// expressions are the failures of policies' expressions that were read last.
 	expressions map[string]policystore.Failure
+	// publication is when the last one ended, in ns since 1970, or underWay. The watching for drift reads it.
+	publication atomic.Int64
+	// identities are those of the primaries when they were last asked, by address.
+	identities map[string]string
 	// failures counts outages in a row.
 	failures int
-	// notBefore is the earliest time of the next publication.
-	notBefore time.Time
+	reachability
+	pace
+	edits
 }
 
-// connect sees to a server for that configuration: the one there is, or a new one in its place.
-func (s *site) connect(config redisops.Config, dial func(redisops.Config) Server) {
+// connect sees to a server for that configuration: the one there is, or a new one in its place. The error tells what is
+// wrong with the configuration.
+func (s *site) connect(config redisops.Config, dial func(redisops.Config) (Server, error)) error {
 	s.fresh = s.server == nil || !reflect.DeepEqual(s.config, config)
-	if s.fresh {
-		s.close()
-		s.config, s.server = config, dial(config)
+	if !s.fresh {
+		return nil
 	}
+	s.close()
+	s.config = config
+	var err error
+	s.server, err = dial(config)
+	return err
 }
 
 // reconnect replaces a server whose connections are older than this reconciliation, and tells whether it was one.
-func (s *site) reconnect(dial func(redisops.Config) Server) bool {
+func (s *site) reconnect(dial func(redisops.Config) (Server, error)) bool {
 	if s.fresh {
 		return false
 	}
 	s.close()
-	s.server, s.fresh = dial(s.config), true
-	return true
+	server, err := dial(s.config)
+	s.server, s.fresh = server, true
+	return err == nil
 }
 
 func (s *site) close() {
+	if s.watch != nil {
+		s.watch()
+		s.watch = nil
+	}
 	if s.server != nil {
 		_ = s.server.Close() // there is nobody left to tell, and nothing to be done
 		s.server = nil
@@ -85,15 +114,10 @@ func (s *site) backoff() time.Duration {
 	return jitter(min(pause, longest))
 }
 
-// loadTime is how long Redis stands still per byte of policies that it loads (10,000 small policies, 2 MiB: 32 ms).
-const loadTime = 16 * time.Nanosecond
-
-// spaced sets the earliest time of the next publication, so that publications take under 1 % of Redis' time. Sets under
-// some 64 KiB need nothing beyond what collecting a burst of changes waits anyway.
-func (s *site) spaced(now time.Time, bytes int) {
-	if pause := 100 * loadTime * time.Duration(bytes); pause > debounce {
-		s.notBefore = now.Add(pause)
-	}
+// wait gives for how long the next look at Redis has to wait: for further changes of policies, and for its share of Redis'
+// time.
+func (s *site) wait(now time.Time) time.Duration {
+	return max(s.collect(now, s.spacing()), s.pause(now))
 }
 
 // jitter gives d ± 20 %.
@@ -121,5 +145,6 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	if gone != nil {
 		gone.close()
 	}
+	stateLosses.DeleteLabelValues(name.Namespace, name.Name)
 	r.outcomes.Drop(name)
 }

@@ -1,7 +1,6 @@
 package redisstore
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -23,43 +22,6 @@ func TestPausesOfAnOutageDoubleUpToTheLongest(t *testing.T) {
 				if got := s.backoff(); got < want*8/10 || got > want*12/10 {
 					t.Errorf("pause %d is %v, want %v ± 20 %%", i, got, want)
 				}
-			}
-		})
-	}
-}
-
-func TestPublicationsOfLargeSetsAreSpaced(t *testing.T) {
-	now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
-	for name, tt := range map[string]struct {
-		bytes int
-		want  time.Duration
-	}{"small: the debounce is enough": {60 << 10, 0}, "2 MiB take 34 ms": {2 << 20, 3355 * time.Millisecond}} {
-		t.Run(name, func(t *testing.T) {
-			s := &site{notBefore: now}
-			s.spaced(now, tt.bytes)
-			if got := s.notBefore.Sub(now).Round(time.Millisecond); got != tt.want {
-				t.Errorf("got %v, want %v", got, tt.want)
-			}
-		})
-	}
-}
-
-func TestServersAreTold(t *testing.T) {
-	for name, tt := range map[string]struct {
-		info string
-		want Facts
-	}{
-		"redis": {"# Server\r\nredis_version:7.0.15\r\nmaster_replid:abc\r\nmaxmemory_policy:noeviction\r\naof_enabled:0\r\n",
-			Facts{Engine: "redis", Version: "7.0.15", Identity: "abc", MaxmemoryPolicy: "noeviction", Persistence: "None"}},
-		"valkey": {"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.0\r\naof_enabled:1\r\n",
-			Facts{Engine: "valkey", Version: "8.1.0", Persistence: "AOF"}},
-		"something that tells nothing": {"hello\r\n", Facts{Engine: "redis"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var got Facts
-			got.describe(parseInfo(tt.info))
-			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
-				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ import (
 // maxFact bounds what a server says of itself as the schema of the status does.
 const maxFact = 64
 
-// report writes the status of a store where it differs, and then tells its transitions, and its publications once.
+// report writes the status of a store where it differs, and then tells its transitions.
 func (r *Reconciler) report(ctx context.Context, store *v1.RedisStore, site *site, seen *observation) error {
 	before := store.DeepCopy()
 	store.Status = r.status(before, seen)
@@ -31,6 +31,7 @@ func (r *Reconciler) report(ctx context.Context, store *v1.RedisStore, site *sit
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("write status: %w", err)
 		}
+		site.replaced = before.ResourceVersion
 	}
 	r.tell(before, store, site)
 	return nil
@@ -54,7 +55,7 @@ func (r *Reconciler) status(store *v1.RedisStore, seen *observation) v1.RedisSto
 	w.Summarize(v1.ReasonReady, "Redis can be reached and serves the policies", v1.ConditionReachable, v1.ConditionLibraryLoaded)
 	w.Progress(seen.outcome())
 
-	if facts := seen.facts; facts != nil {
+	if facts := seen.facts; seen.lasting() != nil || facts != nil && status.Version == "" {
 		status.Engine, status.Version, status.Identity = clip(facts.Engine), clip(facts.Version), clip(facts.Identity)
 		status.MaxmemoryPolicy, status.Persistence = clip(facts.MaxmemoryPolicy), facts.Persistence
 		status.Capabilities = facts.Capabilities
@@ -69,14 +70,25 @@ func (r *Reconciler) status(store *v1.RedisStore, seen *observation) v1.RedisSto
 	return status
 }
 
+// lasting gives the facts unless they are those of a part, or of a Redis that comes and goes, which would come and go with it.
+func (o *observation) lasting() *Facts {
+	if o.facts == nil || len(o.facts.Unreached) > 0 || o.unsteady {
+		return nil
+	}
+	return o.facts
+}
+
 func (o *observation) describeReachable(w conditions.Writer) {
-	if reason, message := explain(o.reach); reason != "" {
+	if reason, message := explain(o.shown); reason != "" {
 		w.False(v1.ConditionReachable, reason, message)
 		return
 	}
 	message := "Redis answers"
+	if o.facts != nil && len(o.facts.Primaries) > 1 {
+		message += fmt.Sprintf(" at all %d primaries", len(o.facts.Primaries))
+	}
 	if len(o.trimmed) > 0 {
-		message += fmt.Sprintf("; the newline at the end of %s in the Secret of spec.auth.secretRef was left out", strings.Join(o.trimmed, " and "))
+		message += fmt.Sprintf("; the newline at the end of %s was left out", strings.Join(o.trimmed, " and "))
 	}
 	w.True(v1.ConditionReachable, v1.ReasonReachable, message)
 }
@@ -84,14 +96,22 @@ func (o *observation) describeReachable(w conditions.Writer) {
 func (o *observation) describeLibrary(w conditions.Writer) {
 	reason, message := explain(o.load)
 	switch {
-	case o.reach != nil:
+	case o.shown != nil && (o.facts == nil || o.unsteady):
 		w.Unknown(v1.ConditionLibraryLoaded, v1.ReasonUnknown, "Redis could not be asked")
 	case reason != "" && (o.full == nil || o.inForce == nil):
 		w.False(v1.ConditionLibraryLoaded, reason, message)
+	case o.shown != nil:
+		answer := len(o.facts.Primaries)
+		w.Unknown(v1.ConditionLibraryLoaded, v1.ReasonUnknown, fmt.Sprintf("set %s was published to %d of %d primaries, and the others could not be asked",
+			o.assembly.Set.Hash, answer, answer+len(o.facts.Unreached)))
 	case o.inForce == nil:
 		w.Unknown(v1.ConditionLibraryLoaded, v1.ReasonUnknown, "somebody changed the published set while it was looked at")
 	default:
-		w.True(v1.ConditionLibraryLoaded, v1.ReasonLoaded, fmt.Sprintf("%d policies are in force (set %s)", len(o.inForce.RateLimits), o.inForce.Hash))
+		message := fmt.Sprintf("%d policies are in force", len(o.inForce.RateLimits))
+		if o.facts != nil && len(o.facts.Primaries) > 1 {
+			message += fmt.Sprintf(" on all %d primaries", len(o.facts.Primaries))
+		}
+		w.True(v1.ConditionLibraryLoaded, v1.ReasonLoaded, fmt.Sprintf("%s (set %s)", message, o.inForce.Hash))
 	}
 }
 
@@ -111,6 +131,8 @@ func (o *observation) describeDegraded(w conditions.Writer) {
 	case o.full != nil:
 		_, message := explain(o.load)
 		w.True(v1.ConditionDegraded, v1.ReasonStoreFull, message)
+	case o.secret != nil:
+		w.True(v1.ConditionDegraded, o.secret.Reason, "what was read before serves on until the connection is lost or the operator restarts: "+o.secret.Message)
 	case full > 0:
 		w.True(v1.ConditionDegraded, v1.ReasonStoreFull, fmt.Sprintf(
 			"%d of the newest policies do not fit into what one store may hold; remove policies, or use a further RedisStore", full))
@@ -119,17 +141,18 @@ func (o *observation) describeDegraded(w conditions.Writer) {
 	}
 }
 
-// describeAdvice tells what a store is not safe against. Without facts it stays as it was.
+// describeAdvice tells what a store is not safe against. Without lasting facts it stays as it was.
 func (o *observation) describeAdvice(w conditions.Writer, before []metav1.Condition) {
-	if o.facts == nil {
+	facts := o.lasting()
+	if facts == nil {
 		for _, kind := range []string{v1.ConditionEvictionSafe, v1.ConditionDurabilitySafe} {
 			if meta.FindStatusCondition(before, kind) == nil {
-				w.Unknown(kind, v1.ReasonUnknown, "Redis was not reached yet")
+				w.Unknown(kind, v1.ReasonUnknown, "Redis was not reached yet, or not all of it")
 			}
 		}
 		return
 	}
-	switch memory := o.facts.MaxmemoryPolicy; {
+	switch memory := facts.MaxmemoryPolicy; {
 	case memory == "":
 		w.Unknown(v1.ConditionEvictionSafe, v1.ReasonUnknown, "Redis does not permit INFO, which tells its maxmemory-policy")
 	case memory == "noeviction":
@@ -141,14 +164,14 @@ func (o *observation) describeAdvice(w conditions.Writer, before []metav1.Condit
 		w.False(v1.ConditionEvictionSafe, v1.ReasonMayEvict,
 			"with maxmemory-policy "+memory+" Redis may evict counters, so that they start anew; set it to noeviction")
 	}
-	switch o.facts.Persistence {
+	switch facts.Persistence {
 	case "":
 		w.Unknown(v1.ConditionDurabilitySafe, v1.ReasonUnknown, "Redis does not permit INFO and CONFIG GET save, which tell how it persists")
 	case "None":
 		w.False(v1.ConditionDurabilitySafe, v1.ReasonNotPersistent,
 			"Redis neither writes snapshots nor an append-only file: a restart starts every counter anew; policies are published again")
 	default:
-		w.True(v1.ConditionDurabilitySafe, v1.ReasonPersistent, "persistence: "+o.facts.Persistence)
+		w.True(v1.ConditionDurabilitySafe, v1.ReasonPersistent, "persistence: "+facts.Persistence)
 	}
 }
 
@@ -206,10 +229,10 @@ func (r *Reconciler) tell(before, after *v1.RedisStore, site *site) {
 		}
 		r.recorder.Eventf(after, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
-	// From the site, since the status of the reconciliation that published may have met a newer object.
-	if set := site.untold; set != nil {
-		r.recorder.Eventf(after, nil, corev1.EventTypeNormal, "Published", "Publish", "set %s with %d policies", set.Hash, len(set.RateLimits))
-		site.untold = nil
+	if site.lost {
+		r.recorder.Eventf(after, nil, corev1.EventTypeWarning, "StateLost", "Reconcile",
+			"Redis has lost its data: counters start anew, and the policies are published again")
+		site.lost = false
 	}
 }
 

@@ -14,7 +14,7 @@ const samples = "../../config/samples"
 func TestValidateTakesTheSamples(t *testing.T) {
 	code, out, _ := run(t, "", "validate", "-f", samples)
 	// The namespace and the kustomization are not ours.
-	if code != cli.ExitOK || out != "9 valid, 0 refused, 2 skipped\n" {
+	if code != cli.ExitOK || out != "12 valid, 0 refused, 2 skipped\n" {
 		t.Errorf("exit code %d, output %q", code, out)
 	}
 }

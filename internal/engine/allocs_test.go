@@ -53,6 +53,25 @@ func TestADenialThatIsRememberedAllocatesOnlyItsKey(t *testing.T) {
 	}
 }
 
+func TestWhileTheBreakerIsOpenADecisionAllocatesOnlyItsKey(t *testing.T) {
+	e := outageEngine(t)
+	for _, key := range []string{"allow", "deny", "share"} {
+		t.Run(key, func(t *testing.T) {
+			allowed := 0
+			if got := testing.AllocsPerRun(1000, func() {
+				if decideWithout(t, e, key) {
+					allowed++
+				}
+			}); got > 1 {
+				t.Errorf("%v allocations, want at most 1", got)
+			}
+			if want := map[string]int{"allow": 1001, "deny": 0, "share": 10}[key]; allowed != want {
+				t.Errorf("%d allowed, want %d", allowed, want)
+			}
+		})
+	}
+}
+
 func TestWhoeverLooksOnCostsNoAllocation(t *testing.T) {
 	limiter := newInstant()
 	limiter.rows[0] = denied(10, time.Hour)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
@@ -66,6 +67,47 @@ func decideThree(tb testing.TB, e *Engine) {
 		tb.Fatalf("%+v, %v", result, err)
 	}
 	r.Release()
+}
+
+// refusing is a Limiter whose breaker is open.
+type refusing struct{ instant }
+
+func (*refusing) Decide(context.Context, []limit.Charge) ([]limit.Row, error) {
+	return nil, redisops.ErrBreakerOpen
+}
+
+// outageEngine is an engine without Redis, for policies of each onStoreFailure.
+func outageEngine(tb testing.TB) *Engine {
+	e := New(Options{Limiter: &refusing{}})
+	e.Use(validSet(tb, rateLimit("allow", "allow", ""), denying(rateLimit("deny", "deny", "")), sharing(rateLimit("share", "share", ""))))
+	return e
+}
+
+// decideWithout decides one descriptor while Redis is gone, and tells whether it was allowed.
+func decideWithout(tb testing.TB, e *Engine, key string) bool {
+	r := NewRequest("shop")
+	defer r.Release()
+	r.Descriptor(1)
+	r.Entry(key, "bob")
+	result, err := e.Decide(tb.Context(), DoorRLS, r)
+	if err != nil || result.Verdicts[0].Mode != Degraded {
+		tb.Fatalf("%+v, %v", result, err)
+	}
+	return result.Allowed
+}
+
+func BenchmarkDecideWhileTheBreakerIsOpen(b *testing.B) {
+	e := outageEngine(b)
+	for _, key := range []string{"allow", "deny", "share"} {
+		b.Run(key, func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					decideWithout(b, e, key)
+				}
+			})
+		})
+	}
 }
 
 func BenchmarkDecide(b *testing.B) {

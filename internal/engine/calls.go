@@ -324,15 +324,16 @@ func (e *Engine) operationFailed(ctx context.Context, err error, r *Request, beg
 			return refused
 		}
 	}
-	if at, state := e.culprit(err, r.charges, r, nil, now); at >= 0 {
-		// Both refuse before they write.
-		if state == stateGone {
-			return ErrUnknownPolicy
-		}
+	switch e.blame(err, &r.charges[0], r.answers[0].policy, true, now) {
+	// Both refuse before they write.
+	case stateGone:
+		return ErrUnknownPolicy
+	case stateFailed:
 		return ErrStoreUnavailable
+	default: // it is about Redis
 	}
-	if failed := e.failed(ctx, err, r, nil, len(r.charges), begin, now); failed != nil {
-		return failed
+	if fatal := e.failed(ctx, err, begin, now); fatal != nil {
+		return fatal
 	}
 	switch class := redisops.Classify(err); class {
 	case redisops.UnknownOutcome, redisops.Failed:

@@ -8,7 +8,8 @@ import (
 
 // Result is the answer to a request.
 type Result struct {
-	// Allowed tells whether all verdicts allow. Unless they do, nothing was charged.
+	// Allowed tells whether all verdicts allow. Unless they do, nothing was charged, or (in a cluster, see Decide) it is given
+	// back.
 	Allowed bool
 	// Degraded tells that a policy's onStoreFailure had a part in it.
 	Degraded bool
@@ -24,7 +25,8 @@ type Result struct {
 // Decide decides a request of descriptors: for each the most specific policies on its tuple of keys apply, equal ones
 // together. The policies of the domain without descriptors apply once to the whole request; they are charged the largest
 // cost of its descriptors, and reported with the first that is charged. A policy whose conditions do not all hold does not apply, and
-// leaves room for less specific ones. All budgets are charged by one call of Redis, or none.
+// leaves room for less specific ones. All budgets are charged by one call of Redis, or none. In a cluster there is a call for
+// each slot; unless all verdicts allow, what these charged is given back, which may go on after Decide has returned.
 //
 // A limit that a descriptor brings along (Request.Limit) stands in the place of all policies that apply to the descriptor. It
 // is counted apart from them, by the same subject, for each number of requests and each window by itself, and is reported,
@@ -104,8 +106,8 @@ func (r *Request) matchWhole(d *domain, to *Request, v *view, returns bool) {
 }
 
 // DecideAttributes decides for all policies of a domain that apply to the attributes of a request, together: each whose
-// descriptors all have a value that fits, and whose conditions hold. They are charged by one call of Redis, or none. The
-// cost is 0 (only look) to policy.MaxInteger, or PolicyCost. The result has one verdict, which stays valid.
+// descriptors all have a value that fits, and whose conditions hold. They are charged as by Decide. The cost is 0 (only look)
+// to policy.MaxInteger, or PolicyCost. The result has one verdict, which stays valid.
 //
 // It fails as Decide does.
 func (e *Engine) DecideAttributes(ctx context.Context, door Door, domain string, lookup func(key string) (string, bool), cost int64) (Result, error) {
@@ -231,6 +233,6 @@ func (r *Request) verdict(charge int) Verdict {
 	case stateGone:
 		return Verdict{Allowed: true}
 	default:
-		return degraded(a.policy, r.charges[charge].Key)
+		return degraded(a.policy, &a.row)
 	}
 }

@@ -19,10 +19,13 @@ import (
 // Limiter spends from budgets in Redis; limit.Limiter is one. It must not keep what it was given after it returned: the
 // engine uses that memory again.
 type Limiter interface {
-	// Decide decides and charges all charges as one step, or none of them, and gives a row for each.
+	// Decide decides and charges all charges as one step, or none of them, and gives a row for each. In a cluster it may charge
+	// some alone: then there is something to Undo, and when others failed a *limit.PartialError.
 	Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error)
 	// Peek gives the rows that Decide would give for each charge alone, and writes nothing.
 	Peek(ctx context.Context, charges []limit.Charge) ([]limit.Row, error)
+	// Undo gives back what rows of Decide say that it charged for itself, each exactly once, and takes as long as ctx lets it.
+	Undo(ctx context.Context, charges []limit.Charge, rows []limit.Row) error
 	// Refund gives back what was charged, Credit tops up a Balance, and Reset forgets all state of the subject.
 	Refund(ctx context.Context, charge limit.Charge) (limit.Row, error)
 	Credit(ctx context.Context, charge limit.Charge) (limit.Row, error)
@@ -114,6 +117,9 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Now is the clock of measurements, of transitions and of the deny cache, never of a decision; nil is time.Now.
 	Now func() time.Time
+	// Replicas tells how many processes decide by the same policies now, this one included, for the shares of LocalShare. It
+	// is asked with each such decision, and must not block. nil is 1.
+	Replicas func() int
 	// NoDenyCache has Redis asked even for what it denied a moment ago.
 	NoDenyCache bool
 }
@@ -129,6 +135,9 @@ type Engine struct {
 	now              func() time.Time
 	metrics          *metrics
 	denials          *denials // nil: none are remembered
+
+	shares  *shares
+	undoing chan struct{} // has an element for each undoing that is under way
 
 	current atomic.Pointer[tables]
 	ready   chan struct{}
@@ -159,6 +168,7 @@ func New(opts Options) *Engine {
 	if e.now == nil {
 		e.now = time.Now
 	}
+	e.shares, e.undoing = newShares(opts.Replicas, e.now()), make(chan struct{}, mostUndoing)
 	if !opts.NoDenyCache {
 		e.denials = newDenials()
 	}

@@ -32,6 +32,17 @@ func (s *store) Decide(_ context.Context, charges []limit.Charge) ([]limit.Row, 
 	return s.answer("Decide", charges)
 }
 
+func (s *store) Undo(_ context.Context, charges []limit.Charge, rows []limit.Row) error {
+	var undone []limit.Charge
+	for i := range rows {
+		c := charges[i]
+		c.ID = rows[i].Undo
+		undone = append(undone, c)
+	}
+	_, err := s.answer("Undo", undone)
+	return err
+}
+
 func (s *store) Peek(_ context.Context, charges []limit.Charge) ([]limit.Row, error) {
 	return s.answer("Peek", charges)
 }

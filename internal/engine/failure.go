@@ -5,54 +5,44 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 )
 
 // ask asks Redis for all charges of the request and fills in its answers. A charge that Redis cannot decide because of
-// its own key or policy is taken out, and the others are decided again: such an error is given before anything is written.
+// its own key or policy is taken out, and those that were to be decided with it are decided again: such an error is given
+// before anything is written.
 func (e *Engine) ask(ctx context.Context, r *Request) error {
 	pending := r.charges
 	var indices []int // of pending in r.charges; nil while they are the same
 	begin := e.now()
 	waiting, cancel := ctx, context.CancelFunc(nil)
 	for start := begin; ; start = e.now() {
-		rows, err := e.call(waiting, r, pending)
+		rows, failed := e.call(waiting, r, pending)
 		now := e.now()
 		e.metrics.redis.Observe(now.Sub(start).Seconds())
-		if err == nil && len(rows) != len(pending) {
-			err = fmt.Errorf("redis answered with %d rows for %d charges", len(rows), len(pending))
+		if failed == nil && len(rows) != len(pending) {
+			failed = fmt.Errorf("redis answered with %d rows for %d charges", len(rows), len(pending))
 		}
-		if err == nil {
-			e.succeeded(now)
-			for i := range rows {
-				a := &r.answers[original(indices, i)]
-				a.state, a.row = stateDecided, rows[i]
-				a.policy.succeeded(now, r.unpublished, e.log)
-				e.note(r, a.policy, &pending[i], &rows[i], start)
+		var err error
+		if failed == nil {
+			e.decided(r, pending, indices, rows, nil, start, now)
+		} else {
+			errs := r.errorsOf(failed, len(pending))
+			e.decided(r, pending, indices, rows, errs, start, now)
+			err = e.undecided(ctx, r, pending, indices, errs, begin, now)
+			pending, indices = r.unanswered()
+		}
+		if failed == nil || err != nil || len(pending) == 0 {
+			if err != nil || r.refused {
+				e.takeBack(ctx, r, begin)
 			}
-			return nil
-		}
-
-		out, state := e.culprit(err, pending, r, indices, now)
-		if out < 0 {
-			return e.failed(ctx, err, r, indices, len(pending), begin, now)
-		}
-		a := &r.answers[original(indices, out)]
-		a.state = state
-		denies := state == stateFailed && a.policy.failsClosed(pending[out].Key)
-		pending, indices = r.without(out, indices)
-		if denies {
-			// What is refused is not charged.
-			for i := range pending {
-				pending[i].Cost = 0
-			}
-		}
-		if len(pending) == 0 {
-			return nil
+			return err
 		}
 		if cancel == nil {
 			// However many calls it takes, the caller waits as long as for one.
@@ -60,6 +50,97 @@ func (e *Engine) ask(ctx context.Context, r *Request) error {
 			defer cancel()
 		}
 	}
+}
+
+// errorsOf gives the error of each charge.
+func (r *Request) errorsOf(err error, charges int) []error {
+	if partial, is := errors.AsType[*limit.PartialError](err); is && len(partial.Errs) == charges {
+		return partial.Errs
+	}
+	r.errs = r.errs[:0]
+	for range charges {
+		r.errs = append(r.errs, err)
+	}
+	return r.errs
+}
+
+// decided fills in the answers of charges that have a row: all, or those without an error.
+func (e *Engine) decided(r *Request, pending []limit.Charge, indices []int, rows []limit.Row, errs []error, start, now time.Time) {
+	answered := false
+	for i := range pending {
+		if errs != nil && errs[i] != nil {
+			continue
+		}
+		if !answered {
+			answered = true
+			e.succeeded(now)
+		}
+		a := &r.answers[original(indices, i)]
+		a.state, a.row = stateDecided, rows[i]
+		r.refused = r.refused || !rows[i].Allowed
+		a.policy.succeeded(now, r.unpublished, e.log)
+		if r.operation == opDecide && a.policy.policy.OnStoreFailure == policy.FailureLocalShare {
+			e.shares.decided(pending[i].Key, now)
+		}
+		e.note(r, a.policy, &pending[i], &rows[i], start)
+	}
+}
+
+// undecided fills in the answers of charges with an error, but of those that can be decided once another one is taken out.
+// Its own error ends the request.
+func (e *Engine) undecided(ctx context.Context, r *Request, pending []limit.Charge, indices []int, errs []error, begin, now time.Time) error {
+	blamed := false
+	for i := range pending {
+		a := &r.answers[original(indices, i)]
+		if errs[i] == nil {
+			continue
+		}
+		switch e.blame(errs[i], &pending[i], a.policy, alone(errs, i), now) {
+		case stateGone:
+			a.state, blamed = stateGone, true
+		case stateFailed:
+			e.fallBack(r, a, &pending[i], now)
+			blamed = true
+		default: // see below
+		}
+	}
+	for i := range pending {
+		a := &r.answers[original(indices, i)]
+		if errs[i] == nil || a.state != stateAsked || blamed && blames(errs[i]) {
+			continue
+		}
+		if !slices.Contains(errs[:i], errs[i]) { // else it is of the same call
+			if err := e.failed(ctx, errs[i], begin, now); err != nil {
+				return err
+			}
+		}
+		e.fallBack(r, a, &pending[i], now)
+	}
+	return nil
+}
+
+// alone tells whether no other charge went with the call of that one.
+func alone(errs []error, i int) bool {
+	return !slices.Contains(errs[:i], errs[i]) && !slices.Contains(errs[i+1:], errs[i])
+}
+
+// fallBack has the policy's onStoreFailure decide the charge. What only looks on never denies.
+func (e *Engine) fallBack(r *Request, a *answer, charge *limit.Charge, now time.Time) {
+	a.state, a.row = stateFailed, limit.Row{Allowed: true}
+	p := a.policy.policy
+	switch {
+	case p.OnStoreFailure == policy.FailureAllow || inShadow(charge.Key, p.ShadowPercent):
+	case p.OnStoreFailure == policy.FailureLocalShare:
+		// What is denied anyway is charged to nobody.
+		look := r.operation != opDecide || r.refused
+		a.row.Allowed, a.row.RetryAfter = e.shares.take(a.policy, charge, now, look)
+		if a.row.Allowed && !look {
+			a.taken = now
+		}
+	default:
+		a.row = limit.Row{RetryAfter: degradedRetry}
+	}
+	r.refused = r.refused || !a.row.Allowed
 }
 
 // call asks Redis for the operation of the request.
@@ -85,47 +166,50 @@ func original(indices []int, i int) int {
 	return indices[i]
 }
 
-// without gives the charges that are still to be decided, in memory of their own, and where each stands in r.charges.
-func (r *Request) without(out int, indices []int) ([]limit.Charge, []int) {
-	if indices == nil {
-		r.pending, r.indices = append(r.pending[:0], r.charges...), r.indices[:0]
-		for i := range r.charges {
-			r.indices = append(r.indices, i)
+// unanswered gives the charges that are still to be decided, in memory of their own, and where each stands in r.charges.
+func (r *Request) unanswered() ([]limit.Charge, []int) {
+	r.pending, r.indices = r.pending[:0], r.indices[:0]
+	for i := range r.charges {
+		if r.answers[i].state != stateAsked {
+			continue
+		}
+		r.pending, r.indices = append(r.pending, r.charges[i]), append(r.indices, i)
+		if r.refused {
+			// What is refused is not charged.
+			r.pending[len(r.pending)-1].Cost = 0
 		}
 	}
-	r.pending = append(r.pending[:out], r.pending[out+1:]...)
-	r.indices = append(r.indices[:out], r.indices[out+1:]...)
 	return r.pending, r.indices
 }
 
-// culprit finds the charge that alone is to blame for the error, and what becomes of it; -1 when there is none.
-func (e *Engine) culprit(err error, pending []limit.Charge, r *Request, indices []int, now time.Time) (int, state) {
-	var wrongType *limit.WrongTypeError
-	switch {
-	case errors.As(err, &wrongType):
-		for i := range pending {
-			if !ownKey(pending[i].Key, wrongType.Key) {
-				continue
-			}
-			e.metrics.storeErrors.WithLabelValues("wrong_type").Inc()
-			c := r.answers[original(indices, i)].policy
-			if c.trouble.wrongType.Failed(now) {
-				e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
-					"policy", c.policy.Name, "key", withoutID(pending[i].Key, wrongType.Key), "onStoreFailure", c.policy.OnStoreFailure)
-			}
-			return i, stateFailed
-		}
-	case errors.Is(err, limit.ErrNoPolicy):
-		for i := range pending {
-			if len(pending) > 1 && !names(err.Error(), pending[i].Policy.Name) {
-				continue
-			}
-			e.metrics.storeErrors.WithLabelValues("no_policy").Inc()
-			e.reread()
-			return i, r.answers[original(indices, i)].policy.absent(now, e.log)
-		}
+// blames tells whether the error is about one key or one policy.
+func blames(err error) bool {
+	if _, is := errors.AsType[*limit.WrongTypeError](err); is {
+		return true
 	}
-	return -1, stateAsked
+	return errors.Is(err, limit.ErrNoPolicy)
+}
+
+// blame tells what becomes of a charge that is to blame for the error: stateFailed, or stateGone; of one that is not
+// stateAsked. alone tells that there is no other that could be.
+func (e *Engine) blame(err error, charge *limit.Charge, c *compiled, alone bool, now time.Time) state {
+	if wrongType, is := errors.AsType[*limit.WrongTypeError](err); is {
+		if !ownKey(charge.Key, wrongType.Key) {
+			return stateAsked
+		}
+		e.metrics.storeErrors.WithLabelValues("wrong_type").Inc()
+		if c.trouble.wrongType.Failed(now) {
+			e.log.Warn("a key of the policy holds something else; its onStoreFailure decides for that subject. Remove the key",
+				"policy", c.policy.Name, "key", withoutID(charge.Key, wrongType.Key), "onStoreFailure", c.policy.OnStoreFailure)
+		}
+		return stateFailed
+	}
+	if errors.Is(err, limit.ErrNoPolicy) && (alone || names(err.Error(), charge.Policy.Name)) {
+		e.metrics.storeErrors.WithLabelValues("no_policy").Inc()
+		e.reread()
+		return c.absent(now, e.log)
+	}
+	return stateAsked
 }
 
 // ownKey tells whether the key is the counter key, or one that stands beside it: of a log (redisops.LogKey), of the record
@@ -204,47 +288,47 @@ func hurried(ctx context.Context, err error, took time.Duration) bool {
 	return left <= 0 && left+took < redisops.DefaultCommandTimeout
 }
 
-// failed ends a decision for which Redis gave no rows: an error for those of the configuration and for a caller that has
-// gone, else onStoreFailure of each policy that is not answered yet.
-func (e *Engine) failed(ctx context.Context, err error, r *Request, indices []int, pending int, begin, now time.Time) error {
+// failed notes a call for which Redis gave no rows. Its error ends the request: of the configuration, or for a caller that
+// has gone. Else onStoreFailure decides.
+func (e *Engine) failed(ctx context.Context, err error, begin, now time.Time) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		// Nobody waits any more, and it says nothing about Redis.
 		return fmt.Errorf("the caller has gone: %w", context.Canceled)
 	}
+	if errors.Is(err, redisops.ErrBreakerOpen) && redisops.Classify(err) != redisops.Configuration {
+		e.metrics.storeErrors.WithLabelValues("breaker_open").Inc()
+		e.unavailable(err, now)
+		return nil
+	}
 	if hurried(ctx, err, now.Sub(begin)) {
 		e.metrics.storeErrors.WithLabelValues("caller_deadline").Inc()
-		r.fail(indices, pending)
 		return nil
 	}
 	class := redisops.Classify(err)
 	e.metrics.storeErrors.WithLabelValues(strings.ReplaceAll(class.String(), " ", "_")).Inc()
-	if class == redisops.Configuration {
+	switch class {
+	case redisops.Configuration:
 		if e.configuration.Failed(now) {
 			e.log.Error("redis refuses penstockd; decisions fail until its user, password or ACL is mended", "error", withoutArguments(err))
 		}
 		return fmt.Errorf("%w: %w", ErrConfiguration, err)
-	}
-	if class == redisops.Policy {
+	case redisops.Policy:
 		if e.mismatch.Failed(now) {
 			e.log.Error("redis serves another version of a policy than the one in force here; its onStoreFailure decides, and the set is read again", "refusal", refusal(err))
 		}
 		// A caller cannot bring this about: values that Redis would refuse have been refused here.
 		e.reread()
-		r.fail(indices, pending)
-		return nil
+	default:
+		e.unavailable(err, now)
 	}
-	if e.outage.Failed(now) {
-		e.metrics.degraded.Set(1)
-		e.log.Warn("redis does not answer; the onStoreFailure of each policy decides", "error", err.Error())
-	}
-	r.fail(indices, pending)
 	return nil
 }
 
-// fail leaves what is not answered yet to the onStoreFailure of each policy.
-func (r *Request) fail(indices []int, pending int) {
-	for i := range pending {
-		r.answers[original(indices, i)].state = stateFailed
+// unavailable notes that Redis cannot decide.
+func (e *Engine) unavailable(err error, now time.Time) {
+	if e.outage.Failed(now) {
+		e.metrics.degraded.Set(1)
+		e.log.Warn("redis does not answer; the onStoreFailure of each policy decides", "error", err.Error())
 	}
 }
 
@@ -264,14 +348,22 @@ func withoutArguments(err error) string {
 
 // succeeded notes an answer of Redis.
 func (e *Engine) succeeded(now time.Time) {
-	if e.outage.Succeeded(now) {
-		e.metrics.degraded.Set(0)
-		e.log.Info("redis answers again; policies are enforced")
-	}
+	e.answers(now)
 	if e.configuration.Succeeded(now) {
 		e.log.Info("redis accepts penstockd again")
 	}
 	if e.mismatch.Succeeded(now) {
 		e.log.Info("redis takes all charges again")
+	}
+}
+
+// Answers tells the engine that Redis answers, all of it, for a replica that nobody asks: an outage is over then too, once
+// TransitionHold has passed since the last decision that it failed. Call it every now and then.
+func (e *Engine) Answers() { e.answers(e.now()) }
+
+func (e *Engine) answers(now time.Time) {
+	if e.outage.Succeeded(now) {
+		e.metrics.degraded.Set(0)
+		e.log.Info("redis answers again; policies are enforced")
 	}
 }

@@ -83,14 +83,16 @@ func (shortStore) Within(ctx context.Context, _ time.Time) (context.Context, con
 }
 
 func TestRefusedCredentialsAreAnErrorAndNeverAllow(t *testing.T) {
-	for name, text := range map[string]string{
-		"no password":    "NOAUTH Authentication required.",
-		"wrong password": "WRONGPASS invalid username-password pair or user is disabled.",
-		"no right":       "NOPERM this user has no permissions to run the 'fcall' command",
+	for name, refusal := range map[string]error{
+		"no password":    reply("NOAUTH Authentication required."),
+		"wrong password": reply("WRONGPASS invalid username-password pair or user is disabled."),
+		"no right":       reply("NOPERM this user has no permissions to run the 'fcall' command"),
+		"a server that is far": fmt.Errorf("%w: %w", redisops.ErrBreakerOpen,
+			reply("WRONGPASS invalid username-password pair or user is disabled.")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, rateLimit("lenient", "user", ""))
-			w.store.fail = failing(reply(text))
+			w.store.fail = failing(refusal)
 			for range 3 {
 				if result, err := w.Decide(t.Context(), DoorRLS, request("shop", tuple{"user", "bob"})); !errors.Is(err, ErrConfiguration) {
 					t.Fatalf("%+v, %v; want ErrConfiguration", result, err)

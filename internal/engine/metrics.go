@@ -66,9 +66,9 @@ func (r *Request) outcome(charge int) outcome {
 		return outcomeUnmatched
 	case a.state == stateCached:
 		return outcomeCached
-	case a.state != stateDecided && a.policy.failsClosed(r.charges[charge].Key):
+	case a.state == stateFailed && !a.row.Allowed:
 		return outcomeDegradedDenied
-	case a.state != stateDecided:
+	case a.state == stateFailed:
 		return outcomeDegradedAllowed
 	case a.row.Reason == limit.ReasonShadow:
 		return outcomeShadow
@@ -149,7 +149,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		storeErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_store_errors_total",
-			Help: "Calls of Redis that failed, by class of error.",
+			Help: "Calls of Redis that failed, by class of error; breaker_open was not sent at all.",
 		}, []string{"class"}),
 		unknownDomain: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_unknown_domain_total",

@@ -32,9 +32,11 @@ type Request struct {
 	answers  []answer
 	pending  []limit.Charge
 	indices  []int
+	errs     []error
 	verdicts []Verdict
-	// unpublished tells that one of the charges is by a limit of the request's own, returns that a descriptor gives back.
-	unpublished, returns bool
+	// unpublished tells that one of the charges is by a limit of the request's own, returns that a descriptor gives back,
+	// refused that a charge was denied.
+	unpublished, returns, refused bool
 }
 
 // descriptor is a run of entries.
@@ -56,7 +58,10 @@ type target struct {
 type answer struct {
 	policy *compiled
 	state  state
-	row    limit.Row
+	// row is Redis' answer. Of stateFailed it has what onStoreFailure said: Allowed and RetryAfter.
+	row limit.Row
+	// taken is when a local share was charged; zero is never.
+	taken time.Time
 }
 
 type state uint8
@@ -64,6 +69,7 @@ type state uint8
 const (
 	stateAsked state = iota
 	stateDecided
+	// stateFailed: Redis could not decide, and the policy's onStoreFailure did.
 	stateFailed
 	// stateGone: Redis does not know the policy, so it was deleted; see grace.
 	stateGone
@@ -117,10 +123,11 @@ func (r *Request) Release() {
 	clear(r.subjects[:cap(r.subjects)])
 	clear(r.answers)
 	clear(r.pending[:cap(r.pending)])
+	clear(r.errs[:cap(r.errs)])
 	clear(r.verdicts)
 	r.domain, r.view = "", view{}
 	r.operation, r.ttl, r.generation = opDecide, 0, 0
-	r.unpublished, r.returns = false, false
+	r.unpublished, r.returns, r.refused = false, false, false
 	r.descriptors, r.entries = r.descriptors[:0], r.entries[:0]
 	r.matched, r.targets, r.charges = r.matched[:0], r.targets[:0], r.charges[:0]
 	r.values, r.answers, r.verdicts = r.values[:0], r.answers[:0], r.verdicts[:0]

@@ -59,6 +59,8 @@ type compiled struct {
 	rules *rules
 	// bindings are those of the policy's limits, and then those of each override's.
 	bindings [][]binding
+	// overrides are the patterns of each override's values; only of a policy of LocalShare, which alone asks for them.
+	overrides [][]pattern
 	// cacheable tells that a denial can be remembered; see denials.
 	cacheable bool
 	// unpublished tells that it stands for a limit which a request brought along, so that Redis does not serve it.
@@ -148,7 +150,20 @@ func compilePolicy(rl *policy.RateLimit) *compiled {
 	for i := range rl.Overrides {
 		c.bindings = append(c.bindings, bindingsOf(rl.Name, rl.Overrides[i].Limits))
 	}
+	if rl.OnStoreFailure == policy.FailureLocalShare {
+		c.overrides = overridesOf(rl)
+	}
 	return c
+}
+
+func overridesOf(rl *policy.RateLimit) [][]pattern {
+	overrides := make([][]pattern, len(rl.Overrides))
+	for i := range rl.Overrides {
+		for _, value := range rl.Overrides[i].Values {
+			overrides[i] = append(overrides[i], compilePattern(value))
+		}
+	}
+	return overrides
 }
 
 func bindingsOf(policyName string, limits []policy.Limit) []binding {
@@ -246,6 +261,25 @@ func (c *compiled) misfit(tuple []redisops.Entry) int {
 		}
 	}
 	return -1
+}
+
+// override gives which of the policy's overrides applies to the values, counted from 1; 0 is none.
+func (c *compiled) override(values []string) int {
+	for i, patterns := range c.overrides {
+		if fit(patterns, values) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+func fit(patterns []pattern, values []string) bool {
+	for i := range patterns {
+		if !patterns[i].matches(values[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // binding gives the limit of that name among the policy's, or those of an override, counted from 1; without one that our

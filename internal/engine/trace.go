@@ -125,6 +125,14 @@ func (l traced) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row
 	return rows, err
 }
 
+// Undo is the Limiter's.
+func (l traced) Undo(ctx context.Context, charges []limit.Charge, rows []limit.Row) error {
+	ctx, end := l.many(ctx, "undo", charges)
+	err := l.Limiter.Undo(ctx, charges, rows)
+	end(err)
+	return err
+}
+
 // Peek is the Limiter's.
 func (l traced) Peek(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
 	ctx, end := l.many(ctx, "peek", charges)

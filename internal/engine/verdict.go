@@ -41,7 +41,7 @@ func (m Mode) String() string {
 	}
 }
 
-// degradedRetry is what a caller is told when a policy denies for want of Redis: nobody knows how long that lasts.
+// degradedRetry is what a caller is told when a policy of Deny denies for want of Redis: nobody knows how long that lasts.
 const degradedRetry = time.Second
 
 // Verdict is the answer for one descriptor, or for one policy. Its figures are those of the binding limit: on a denial
@@ -121,18 +121,10 @@ func spared(c *compiled) Verdict {
 	return Verdict{Allowed: true, Mode: Cached, Policy: c.policy, Name: c.policy.Name}
 }
 
-func degraded(c *compiled, key string) Verdict {
-	v := Verdict{Allowed: !c.failsClosed(key), Mode: Degraded, Policy: c.policy, Name: c.policy.Name}
-	if !v.Allowed {
-		v.RetryAfter = degradedRetry
-	}
-	return v
-}
-
-// failsClosed tells whether the policy denies the subject of the counter key for want of Redis. What only looks on never
-// denies.
-func (c *compiled) failsClosed(key string) bool {
-	return c.policy.OnStoreFailure != policy.FailureAllow && !inShadow(key, c.policy.ShadowPercent)
+// degraded is the verdict of the policy's onStoreFailure, as it is in the row. It has no figures: what is left of the limit
+// nobody knows, and of a local share each replica knows its own.
+func degraded(c *compiled, row *limit.Row) Verdict {
+	return Verdict{Allowed: row.Allowed, RetryAfter: row.RetryAfter, Mode: Degraded, Policy: c.policy, Name: c.policy.Name}
 }
 
 // inShadow tells whether the subject of the counter key is in that share of subjects, by the first 24 bits of its digest,

@@ -12,6 +12,9 @@ import (
 const (
 	FailureAllow = "Allow"
 	FailureDeny  = "Deny"
+	// FailureLocalShare has each replica of penstockd enforce its share of the limits by itself. It is for limits that refill
+	// with time.
+	FailureLocalShare = "LocalShare"
 )
 
 // Headers of a Response.
@@ -71,7 +74,7 @@ type RateLimit struct {
 	Penalty *Penalty `json:"penalty,omitempty"`
 	// Response is how HTTP doors answer; nil is the default.
 	Response *Response `json:"response,omitempty"`
-	// OnStoreFailure is FailureAllow or FailureDeny.
+	// OnStoreFailure is FailureAllow, FailureDeny or FailureLocalShare.
 	OnStoreFailure string `json:"onStoreFailure"`
 }
 
@@ -166,6 +169,9 @@ func (r *RateLimit) IsConcurrency() bool { return r.Limits[0].Algorithm == Concu
 
 // format is the oldest document format whose readers decide rightly by the policy.
 func (r *RateLimit) format() int {
+	if r.OnStoreFailure == FailureLocalShare {
+		return 3
+	}
 	newer := len(r.Overrides) > 0 || r.NeedsDoor() || r.Cost > 1 || r.ShadowPercent > 0 || r.Penalty != nil ||
 		slices.ContainsFunc(r.Descriptors, func(d Descriptor) bool { return d.Shared }) ||
 		slices.ContainsFunc(r.Limits, func(l Limit) bool { return !l.original() })
@@ -254,10 +260,23 @@ func (r *RateLimit) Validate() error {
 	if r.ShadowPercent < 0 || r.ShadowPercent > 100 {
 		return fmt.Errorf("shadowPercent %d: want 0 to 100", r.ShadowPercent)
 	}
-	if r.OnStoreFailure != FailureAllow && r.OnStoreFailure != FailureDeny {
-		return fmt.Errorf("onStoreFailure %q: want %s or %s", r.OnStoreFailure, FailureAllow, FailureDeny)
+	return r.validateOnStoreFailure()
+}
+
+func (r *RateLimit) validateOnStoreFailure() error {
+	switch r.OnStoreFailure {
+	case FailureAllow, FailureDeny:
+		return nil
+	case FailureLocalShare:
+		for _, algorithm := range []string{Balance, Concurrency} {
+			if r.Holds(algorithm) {
+				return fmt.Errorf("onStoreFailure %s: not with %s, which time does not refill", FailureLocalShare, algorithm)
+			}
+		}
+		return nil
+	default:
+		return fmt.Errorf("onStoreFailure %q: want %s, %s or %s", r.OnStoreFailure, FailureAllow, FailureDeny, FailureLocalShare)
 	}
-	return nil
 }
 
 func (r *RateLimit) validateOverrides() error {

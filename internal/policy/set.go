@@ -13,7 +13,7 @@ import (
 // Format is the newest document format that this code reads. It is raised when a reader that ignores what is new would
 // decide wrongly; a set is written in the oldest format that its policies allow, so that older readers take it as long as
 // they can.
-const Format = 2
+const Format = 3
 
 // MaxInteger is 2^53-1, the largest integer that Lua and every JSON parser hold exactly.
 const MaxInteger = 1<<53 - 1

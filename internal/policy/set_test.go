@@ -83,20 +83,30 @@ func TestParseRefuses(t *testing.T) {
 		return zoned(func(r *RateLimit) { r.TimeZones["UTC"] = offsets })
 	}
 	for name, test := range map[string]struct{ document, wantError string }{
-		"no JSON":               {"<html>", "invalid character"},
-		"another type":          {`{"format":1,"hash":"x","rateLimits":7}`, "rateLimits"},
-		"no format":             {`{"hash":"x","rateLimits":[]}`, "format 0"},
-		"foreign hash":          {strings.Replace(string(NewSet(nil).Marshal()), `"hash":"`, `"hash":"00`, 1), "does not fit the content"},
-		"policy without hash":   {string(NewSet([]RateLimit{perIP()}).Marshal()), "contentHash"},
-		"policy twice":          {string(NewSet([]RateLimit{perIP().Sealed(), perIP().Sealed()}).Marshal()), "does not sort after"},
-		"name without slash":    {with(func(r *RateLimit) { r.Name = "shop" }), "<namespace>/<name>"},
-		"name with braces":      {with(func(r *RateLimit) { r.Name = "shop/{x}" }), "<namespace>/<name>"},
-		"no domain":             {with(func(r *RateLimit) { r.Domain = "" }), "domain"},
-		"descriptor, no key":    {with(func(r *RateLimit) { r.Descriptors[0].Key = "" }), "descriptors[0]"},
-		"nine wildcards":        {with(func(r *RateLimit) { r.Descriptors[0].Value = strings.Repeat("*a", 9) }), "8 wildcards"},
-		"no limits":             {with(func(r *RateLimit) { r.Limits = nil }), "limits: 0"},
-		"limit twice":           {with(func(r *RateLimit) { r.Limits = append(r.Limits, r.Limits[0]) }), "twice"},
-		"unknown failure mode":  {with(func(r *RateLimit) { r.OnStoreFailure = "Maybe" }), "onStoreFailure"},
+		"no JSON":              {"<html>", "invalid character"},
+		"another type":         {`{"format":1,"hash":"x","rateLimits":7}`, "rateLimits"},
+		"no format":            {`{"hash":"x","rateLimits":[]}`, "format 0"},
+		"foreign hash":         {strings.Replace(string(NewSet(nil).Marshal()), `"hash":"`, `"hash":"00`, 1), "does not fit the content"},
+		"policy without hash":  {string(NewSet([]RateLimit{perIP()}).Marshal()), "contentHash"},
+		"policy twice":         {string(NewSet([]RateLimit{perIP().Sealed(), perIP().Sealed()}).Marshal()), "does not sort after"},
+		"name without slash":   {with(func(r *RateLimit) { r.Name = "shop" }), "<namespace>/<name>"},
+		"name with braces":     {with(func(r *RateLimit) { r.Name = "shop/{x}" }), "<namespace>/<name>"},
+		"no domain":            {with(func(r *RateLimit) { r.Domain = "" }), "domain"},
+		"descriptor, no key":   {with(func(r *RateLimit) { r.Descriptors[0].Key = "" }), "descriptors[0]"},
+		"nine wildcards":       {with(func(r *RateLimit) { r.Descriptors[0].Value = strings.Repeat("*a", 9) }), "8 wildcards"},
+		"no limits":            {with(func(r *RateLimit) { r.Limits = nil }), "limits: 0"},
+		"limit twice":          {with(func(r *RateLimit) { r.Limits = append(r.Limits, r.Limits[0]) }), "twice"},
+		"unknown failure mode": {with(func(r *RateLimit) { r.OnStoreFailure = "Maybe" }), "onStoreFailure"},
+		"a share of a balance": {with(func(r *RateLimit) {
+			r.OnStoreFailure, r.Limits = FailureLocalShare, []Limit{{Name: "b", Algorithm: Balance, Requests: 1}}
+		}), "onStoreFailure LocalShare: not with Balance"},
+		"a share of slots": {with(func(r *RateLimit) {
+			r.OnStoreFailure, r.Limits = FailureLocalShare, []Limit{{Name: "s", Algorithm: Concurrency, Requests: 1, SlotTTLMs: 60_000}}
+		}), "onStoreFailure LocalShare: not with Concurrency"},
+		"a share of an override's balance": {with(func(r *RateLimit) {
+			r.OnStoreFailure = FailureLocalShare
+			r.Overrides = []Override{{Values: []string{"a"}, Limits: []Limit{{Name: "b", Algorithm: Balance, Requests: 1}}}}
+		}), "onStoreFailure LocalShare: not with Balance"},
 		"unknown algorithm":     {limit(func(l *Limit) { l.Algorithm = "Magic" }), "algorithm"},
 		"limit name":            {limit(func(l *Limit) { l.Name = "a:b" }), "name"},
 		"negative requests":     {limit(func(l *Limit) { l.Requests = -1 }), "requests"},
@@ -219,6 +229,7 @@ func TestASetIsWrittenInTheOldestFormatThatItAllows(t *testing.T) {
 		"a penalty":       {func(r *RateLimit) { r.Penalty = &Penalty{Denials: 1, WithinMs: 1000, ForMs: 1000, MaxMs: 1000} }, 2},
 		"a new algorithm": {func(r *RateLimit) { r.Limits[0].Algorithm = SlidingCounter }, 2},
 		"a calendar":      {daily, 2},
+		"a local share":   {func(r *RateLimit) { r.OnStoreFailure = FailureLocalShare }, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := perIP()

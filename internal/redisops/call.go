@@ -28,6 +28,14 @@ type call struct {
 	// answered tells that go-redis gave it a result or an error. It gives none when the handshake of a connection gets an error
 	// reply: then only the batch has the error.
 	answered bool
+	// repeats and redirects count how often it was sent again.
+	repeats, redirects int
+	// asking goes before it in its pipeline: the server is about to take over its slot, and serves it to those who ask so.
+	asking *redis.Cmd
+	// lane and pass tell who is to hear of the outcome. When moved, that is no longer the lane that the caller chose.
+	lane  *lane
+	pass  *period
+	moved atomic.Bool
 
 	done  chan struct{}
 	timer *time.Timer
@@ -39,6 +47,15 @@ func newCall() *call {
 	c := &call{done: make(chan struct{}, 1), timer: time.NewTimer(time.Hour)}
 	c.timer.Stop()
 	return c
+}
+
+// enter makes the call ready to be sent for the first time, by that lane.
+func (c *call) enter(l *lane, pass *period, args []any) {
+	c.state.Store(callWaiting)
+	c.lane, c.pass = l, pass
+	c.moved.Store(false)
+	c.repeats, c.redirects, c.asking = 0, 0, nil
+	c.prepare(args)
 }
 
 // prepare makes the call ready to be sent, for the first time or again.
@@ -66,6 +83,9 @@ func (c *call) SetErr(err error) {
 func (c *call) outcome(batchErr error) (any, error) {
 	if c.answered {
 		err := c.Cmd.Err()
+		if c.asking != nil && c.asking.Err() != nil && Classify(err) == NotExecuted {
+			err = c.asking.Err() // it says why the server did not take the command
+		}
 		if err == nil {
 			return c.Cmd.Val(), nil
 		}
@@ -94,6 +114,9 @@ func (c *call) failure(err error) error {
 func (c *call) abandon() bool { return c.state.Swap(callAbandoned) == callWaiting }
 
 func (c *call) take() bool { return c.state.CompareAndSwap(callWaiting, callTaken) }
+
+// back lets the call wait to be sent once more, if its caller still waits.
+func (c *call) back() bool { return c.state.CompareAndSwap(callTaken, callWaiting) }
 
 // wanted tells whether the caller still waits.
 func (c *call) wanted() bool { return c.state.Load() == callTaken }

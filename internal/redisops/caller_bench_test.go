@@ -30,13 +30,14 @@ func BenchmarkCaller(b *testing.B) {
 	type do func(args []any) error
 	ways := []struct {
 		name string
-		open func(client redis.UniversalClient, cfg Config) (do, func())
+		open func(servers *Servers) (do, func())
 	}{
-		{"direct", func(client redis.UniversalClient, _ Config) (do, func()) {
+		{"direct", func(servers *Servers) (do, func()) {
+			client := servers.Client()
 			return func(args []any) error { return client.Do(context.Background(), args...).Err() }, func() {}
 		}},
-		{"autopipeline", func(client redis.UniversalClient, _ Config) (do, func()) {
-			pipeliner, err := client.(*redis.Client).AutoPipeline()
+		{"autopipeline", func(servers *Servers) (do, func()) {
+			pipeliner, err := servers.Client().(*redis.Client).AutoPipeline()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -48,9 +49,9 @@ func BenchmarkCaller(b *testing.B) {
 	for base := 1; base <= 4; base++ {
 		ways = append(ways, struct {
 			name string
-			open func(client redis.UniversalClient, cfg Config) (do, func())
-		}{fmt.Sprintf("caller-base%d", base), func(client redis.UniversalClient, cfg Config) (do, func()) {
-			caller := newCaller(client, cfg, bounds{base: base, most: mostBatches, queued: maxQueued})
+			open func(servers *Servers) (do, func())
+		}{fmt.Sprintf("caller-base%d", base), func(servers *Servers) (do, func()) {
+			caller := newCaller(servers, CallerOptions{}, bounds{base: base, most: mostBatches, queued: maxQueued})
 			return func(args []any) error {
 				_, err := caller.Do(context.Background(), args)
 				return err
@@ -66,10 +67,8 @@ func BenchmarkCaller(b *testing.B) {
 					proxy.Delay(roundTrip)
 					addr = proxy.Addr
 				}
-				cfg := Config{Addresses: []string{addr}, CommandTimeout: time.Second}.WithDefaults()
-				client := NewClient(cfg)
-				defer func() { _ = client.Close() }()
-				send, done := way.open(client, cfg)
+				cfg := Config{Addresses: []string{addr}, CommandTimeout: time.Second}
+				send, done := way.open(openServers(b, cfg))
 				defer done()
 				benchmarkSending(b, sha, send)
 			})

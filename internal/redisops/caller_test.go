@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"testing"
@@ -23,21 +24,30 @@ func open(t *testing.T, cfg Config, addr string, b bounds) *Caller {
 	cfg.Addresses = []string{addr}
 	setDefault(&cfg.DialTimeout, patience)
 	setDefault(&cfg.CommandTimeout, patience)
-	client := NewClient(cfg)
-	caller := newCaller(client, cfg.WithDefaults(), b)
+	servers := openServers(t, cfg)
+	caller := newCaller(servers, CallerOptions{Logger: slog.New(slog.DiscardHandler)}, b)
 	t.Cleanup(func() {
-		_ = client.Close() // breaks what is still on the wire
+		_ = servers.Close() // breaks what is still on the wire
 		caller.Close()
 	})
 	return caller
 }
 
-var standardBounds = bounds{base: baseBatches, most: mostBatches, queued: maxQueued, warm: mostBatches}
+// openServers opens the servers of that configuration; they are closed with the test.
+func openServers(tb testing.TB, cfg Config) *Servers {
+	tb.Helper()
+	servers, err := Open(cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = servers.Close() })
+	return servers
+}
 
 func TestConcurrentCallersEachGetTheirOwnReply(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("RPUSH", "list", "x")
-	caller := open(t, Config{}, server.Addr, standardBounds)
+	caller := open(t, Config{}, server.Addr, defaultBounds)
 	var wg sync.WaitGroup
 	for i := range 500 {
 		wg.Go(func() {
@@ -65,7 +75,7 @@ func TestCallersShareConnectionsAndBatches(t *testing.T) {
 	server := redistest.Start(t)
 	proxy := redistest.StartProxy(t, server.Addr)
 	proxy.Delay(20 * time.Millisecond)
-	caller := open(t, Config{}, proxy.Addr, standardBounds)
+	caller := open(t, Config{}, proxy.Addr, defaultBounds)
 	warm(t, caller)
 	var wg sync.WaitGroup
 	for range 1000 {
@@ -96,7 +106,7 @@ func TestAbandonedCallIsNotSent(t *testing.T) {
 		_, err := caller.Do(context.Background(), []any{"INCR", "first"})
 		first <- err
 	}()
-	waitFor(t, "the first call to be on the wire", func() bool { return caller.gate.away() == 1 })
+	waitFor(t, "the first call to be on the wire", func() bool { return caller.only.gate.away() == 1 })
 	for name, tc := range map[string]struct {
 		ctx       func() (context.Context, context.CancelFunc)
 		wantCause error
@@ -150,11 +160,11 @@ func TestTooManyWaitingCallsAreRefusedAtOnce(t *testing.T) {
 		results <- err
 	}
 	go send()
-	waitFor(t, "the first call to be on the wire", func() bool { return caller.gate.away() == 1 })
+	waitFor(t, "the first call to be on the wire", func() bool { return caller.only.gate.away() == 1 })
 	for range 3 {
 		go send()
 	}
-	waitFor(t, "the queue to be full", func() bool { return len(caller.queue) == 3 })
+	waitFor(t, "the queue to be full", func() bool { return len(caller.only.queue) == 3 })
 	if _, err := caller.Do(t.Context(), []any{"INCR", "n"}); !errors.Is(err, ErrOverloaded) || Classify(err) != NotExecuted {
 		t.Errorf("error %v, want ErrOverloaded", err)
 	}
@@ -171,10 +181,9 @@ func TestTooManyWaitingCallsAreRefusedAtOnce(t *testing.T) {
 
 func TestCloseEndsEverything(t *testing.T) {
 	server := redistest.Start(t)
-	client := NewClient(Config{Addresses: []string{server.Addr}})
-	defer func() { _ = client.Close() }()
+	servers := openServers(t, Config{Addresses: []string{server.Addr}, CommandTimeout: patience})
 	before := runtime.NumGoroutine()
-	caller := NewCaller(client, Config{CommandTimeout: patience})
+	caller := NewCaller(servers, CallerOptions{})
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -201,7 +210,7 @@ func TestCloseEndsEverything(t *testing.T) {
 }
 
 func TestArgumentsThatCannotBeSentAreRefused(t *testing.T) {
-	caller := open(t, Config{}, redistest.Start(t).Addr, standardBounds)
+	caller := open(t, Config{}, redistest.Start(t).Addr, defaultBounds)
 	for name, args := range map[string][]any{
 		"none": {}, "float": {"INCRBYFLOAT", "n", 0.5}, "nil": {"SET", "n", nil}, "struct": {"SET", "n", struct{}{}},
 	} {
@@ -213,8 +222,7 @@ func TestArgumentsThatCannotBeSentAreRefused(t *testing.T) {
 
 func TestClientHonoursItsSettings(t *testing.T) {
 	server := redistest.Start(t, "--user", "app", "on", ">pw", "~*", "+incr", "+select")
-	client := NewClient(Config{Addresses: []string{server.Addr}, Username: "app", Password: "pw", DB: 3})
-	defer func() { _ = client.Close() }()
+	client := openServers(t, Config{Addresses: []string{server.Addr}, Username: "app", Password: "pw", DB: 3}).Client()
 	// Nothing but these two commands is permitted: the handshake needs no more.
 	if err := client.Incr(t.Context(), "n").Err(); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package redisops
 
 import (
+	"context"
 	"errors"
 	"net"
 	"strings"
@@ -23,7 +24,7 @@ var (
 // Class is what an error says about the command that got it.
 type Class int
 
-// The classes. What the server says is by the table in classifyReply; everything else is by where it happened.
+// The classes. What the server says is by the table replyRows; everything else is by where it happened.
 const (
 	// None is no error, also the empty reply (redis.Nil).
 	None Class = iota
@@ -37,8 +38,9 @@ const (
 	NoScript
 	// NoFunction is not executed: load the library, then repeat.
 	NoFunction
-	// Configuration is refused until somebody changes credentials, permissions, database or server (NOAUTH, WRONGPASS,
-	// NOPERM, an unknown command). It is never answered by onStoreFailure silently.
+	// Configuration is refused until somebody changes credentials, permissions, certificates, database or server (NOAUTH,
+	// WRONGPASS, NOPERM, an unknown command, a certificate that is not trusted). It is never answered by onStoreFailure
+	// silently.
 	Configuration
 	// WrongType is a key of ours that holds something else.
 	WrongType
@@ -81,80 +83,153 @@ func Classify(err error) Class {
 	}
 	// First, since an error reply to the handshake (WRONGPASS) comes wrapped in ErrNotExecuted, and says more.
 	if reply, is := errors.AsType[redis.Error](err); is {
-		return classifyReply(reply.Error())
+		return rowOf(reply.Error()).class
 	}
-	var op *net.OpError
 	switch {
+	case errors.Is(err, ErrMisconfigured):
+		return Configuration
 	case errors.Is(err, ErrUnknownOutcome):
 		return UnknownOutcome
 	case errors.Is(err, ErrNotExecuted),
 		errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted), errors.Is(err, redis.ErrClosed),
-		errors.As(err, &op) && op.Op == "dial":
+		isDialError(err):
 		return NotExecuted
 	default:
 		return UnknownOutcome
 	}
 }
 
-// replyClasses is the table: how an error reply begins, first match.
-var replyClasses = []struct {
-	prefix string
-	class  Class
-}{
-	{"PENSTOCK_WRONGTYPE", WrongType},
-	{"PENSTOCK_", Policy},
-	{"NOSCRIPT", NoScript},
-	{"ERR Function not found", NoFunction},
-	{"LOADING", NotExecuted},
-	{"READONLY", ReadOnly},
-	{"MOVED ", NotExecuted},
-	{"ASK ", NotExecuted},
-	{"TRYAGAIN", NotExecuted},
-	{"CLUSTERDOWN", NotExecuted},
-	{"MASTERDOWN", NotExecuted},
-	{"ERR max number of clients", NotExecuted},
-	{"ERR Script attempted to access a non local key", NotExecuted},
-	{"NOAUTH", Configuration},
-	{"WRONGPASS", Configuration},
-	{"NOPERM", Configuration},
-	{"NOPROTO", Configuration},
-	{"DENIED", Configuration},
-	{"ERR unknown command", Configuration},
-	{"ERR Client sent AUTH", Configuration},
-	{"ERR AUTH ", Configuration},
-	{"ERR DB index is out of range", Configuration},
-	{"WRONGTYPE", WrongType},
-	{"OOM", OutOfMemory},
-	{"BUSY ", Unavailable},
-	{"MISCONF", Unavailable},
-	{"NOREPLICAS", Unavailable},
-	// The server discards the whole transaction; why, it says in the first form only.
-	{"EXECABORT", NotExecuted},
-	// go-redis says so (TxFailedErr) when a watched key changed.
-	{"redis: transaction failed", NotExecuted},
+func isDialError(err error) bool {
+	op, is := errors.AsType[*net.OpError](err)
+	return is && op.Op == "dial"
 }
 
-func classifyReply(message string) Class {
+// verdict is what the outcome of a call says about its server, for the breaker.
+type verdict int
+
+const (
+	// served: it answered, if only with an error of the call, or of the configuration, which must not hide behind a breaker.
+	served verdict = iota
+	// unserved: it says that it serves nobody now.
+	unserved
+	// broken: no connection, or none that lasted.
+	broken
+	// unsaid: nothing about the server.
+	unsaid
+)
+
+// judge gives the verdict of an outcome. How long a caller waited is not in it.
+func judge(err error) verdict {
+	switch {
+	case err == nil:
+		return served
+	case errors.Is(err, ErrBreakerOpen):
+		return unsaid // now; the reply that it has was one to an earlier call
+	}
+	if reply, is := errors.AsType[redis.Error](err); is {
+		return rowOf(reply.Error()).verdict
+	}
+	switch {
+	case errors.Is(err, ErrOverloaded), errors.Is(err, ErrCallerClosed), errors.Is(err, errLeft), errors.Is(err, context.Canceled), errors.Is(err, redis.ErrClosed),
+		errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
+		return unsaid
+	case Classify(err) == Configuration:
+		return served
+	default:
+		return broken
+	}
+}
+
+// replyRow is what an error reply says of its command and of its server.
+type replyRow struct {
+	text    string
+	class   Class
+	verdict verdict
+}
+
+// replyRows is the table: how an error reply begins, first match. Where Redis and Valkey differ, they do so further behind.
+var replyRows = []replyRow{
+	{"PENSTOCK_WRONGTYPE", WrongType, served},
+	{"PENSTOCK_", Policy, served},
+	{"NOSCRIPT", NoScript, served},
+	{"ERR Function not found", NoFunction, served},
+	{"LOADING", NotExecuted, unserved},
+	{"READONLY", ReadOnly, unserved},
+	// About one slot, and so nothing about the server.
+	{"MOVED ", NotExecuted, unsaid},
+	{"ASK ", NotExecuted, unsaid},
+	{"TRYAGAIN", NotExecuted, unsaid},
+	{"CLUSTERDOWN Hash slot not served", NotExecuted, unsaid},
+	{"CLUSTERDOWN", NotExecuted, unserved},
+	{"MASTERDOWN", NotExecuted, unserved},
+	{"ERR max number of clients", NotExecuted, unserved},
+	// In a script, at its first command with a key: all functions look at all their keys before they write.
+	{"ERR Script attempted to access a non local key", NotExecuted, unsaid},
+	{"ERR Script attempted to execute a write command while the cluster is down", NotExecuted, unserved},
+	{"ERR Script attempted to execute a command while the cluster is down", NotExecuted, unserved},
+	// Valkey, to a client that said it can follow.
+	{"REDIRECT ", NotExecuted, unserved},
+	{"NOAUTH", Configuration, served},
+	{"WRONGPASS", Configuration, served},
+	{"NOPERM", Configuration, served},
+	{"NOPROTO", Configuration, served},
+	{"DENIED", Configuration, served},
+	{"ERR unknown command", Configuration, served},
+	{"ERR Unknown Redis command called from script", Configuration, served},
+	{"ERR Unknown command called from script", Configuration, served},
+	{"ERR The user executing the script can't", Configuration, served},
+	{"ERR ACL failure in script", Configuration, served},
+	{"ERR Client sent AUTH", Configuration, served},
+	{"ERR AUTH ", Configuration, served},
+	{"ERR invalid password", Configuration, served}, // before 6.0
+	{"ERR DB index is out of range", Configuration, served},
+	{"ERR invalid DB index", Configuration, served},
+	{"ERR SELECT is not allowed in cluster mode", Configuration, served},
+	{"ERR This instance has cluster support disabled", Configuration, served},
+	{"ERR Can not run script on cluster", Configuration, served},
+	{"ERR No such master with that name", Configuration, served}, // of a sentinel
+	{"WRONGTYPE", WrongType, served},
+	{"OOM", OutOfMemory, served},
+	{"BUSY ", Unavailable, unserved},
+	// These come at once, and not to releases and reads.
+	{"MISCONF", Unavailable, served},
+	{"NOREPLICAS", Unavailable, served},
+	// The server discards the whole transaction; why, it says in the first form only.
+	{"EXECABORT", NotExecuted, served},
+	// go-redis says so (TxFailedErr) when a watched key changed.
+	{"redis: transaction failed", NotExecuted, served},
+}
+
+// scriptRows is for servers before 7.0, which put the error of a command that a script called behind their own text.
+var scriptRows = []replyRow{
+	{"-READONLY ", ReadOnly, unserved},
+	{"-OOM ", OutOfMemory, served},
+	{"-MISCONF ", Unavailable, served},
+	{"-NOREPLICAS ", Unavailable, served},
+	{"-NOPERM ", Configuration, served},
+	{"The user executing the script can't", Configuration, served},
+	{"Unknown Redis command called from Lua script", Configuration, served},
+	{"WRONGTYPE ", WrongType, served},
+	{"non local key", NotExecuted, unsaid},
+	{"while the cluster is down", NotExecuted, unserved},
+}
+
+// rowOf gives what the tables say about an error reply. One that is in none is of the command.
+func rowOf(message string) replyRow {
 	if cause, found := strings.CutPrefix(message, "EXECABORT Transaction discarded because of: "); found {
 		message = cause
 	}
-	for _, row := range replyClasses {
-		if strings.HasPrefix(message, row.prefix) {
-			return row.class
+	for _, row := range replyRows {
+		if strings.HasPrefix(message, row.text) {
+			return row
 		}
 	}
-	// Servers before 7.0 put the error of a command that a script called behind their own text.
 	if strings.HasPrefix(message, "ERR Error running script") {
-		for _, row := range []struct {
-			text  string
-			class Class
-		}{
-			{"-READONLY ", ReadOnly}, {"-OOM ", OutOfMemory}, {"WRONGTYPE ", WrongType}, {"non local key", NotExecuted},
-		} {
+		for _, row := range scriptRows {
 			if strings.Contains(message, row.text) {
-				return row.class
+				return row
 			}
 		}
 	}
-	return Failed
+	return replyRow{class: Failed}
 }

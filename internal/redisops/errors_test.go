@@ -60,18 +60,114 @@ func TestErrorRepliesAreClassified(t *testing.T) {
 		"ERR user_script:12: attempt to index a nil value script: x":                                          Failed,
 		"CROSSSLOT Keys in request don't hash to the same slot":                                               Failed,
 		"ERR value is not an integer or out of range":                                                         Failed,
+		// Of a command in a script, 7.0 and newer.
+		"ERR The user executing the script can't run this command or subcommand script: x, on @user_script:1.":                 Configuration,
+		"ERR The user executing the script can't access at least one of the keys mentioned in the command arguments script: x": Configuration,
+		"ERR ACL failure in script: User app has no permissions to run the 'set' command script: x, on @user_script:1.":        Configuration,
+		"NOPERM ACL failure in script: User app has no permissions to run the 'set' command script: x, on @user_script:1.":     Configuration,
+		"ERR Unknown Redis command called from script script: x, on @user_script:1.":                                           Configuration,
+		"ERR Unknown command called from script script: x":                                                                     Configuration,
+		"READONLY You can't write against a read only replica. script: x, on @user_script:1.":                                  ReadOnly,
+		"OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'":                           OutOfMemory,
+		"ERR Script attempted to access a non local key in a cluster node script: x, on @user_script:1.":                       NotExecuted,
+		"ERR Script attempted to execute a write command while the cluster is down and readonly script: x, on @user_script:1.": NotExecuted,
+		"ERR Script attempted to execute a command while the cluster is down script: x, on @user_script:1.":                    NotExecuted,
+		"ERR Script attempted to access keys that do not hash to the same slot script: x":                                      Failed,
+		"ERR This Redis command is not allowed from script script: x, on @user_script:1.":                                      Failed,
+		"ERR Can not run script on cluster, 'no-cluster' flag is set.":                                                         Configuration,
+		"ERR Can not execute a script with write flag using *_ro command.":                                                     Failed,
+		"ERR SELECT is not allowed in cluster mode":                                                                            Configuration,
+		"ERR invalid DB index":                                    Configuration,
+		"ERR invalid password":                                    Configuration,
+		"ERR This instance has cluster support disabled":          Configuration,
+		"ERR max number of clients + cluster connections reached": NotExecuted,
+		"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used": Configuration,
+		"BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE.":                                             Unavailable,
+		"BUSY Redis is busy running a module command.":                                                                                         Unavailable,
+		"BUSYKEY Target key name already exists.":                                                                                              Failed,
+		"MISCONF Errors writing to the AOF file: No space left on device":                                                                      Unavailable,
+		"TRYAGAIN Multiple keys request during rehashing of slot script: x":                                                                    NotExecuted,
+		"ERR No such master with that name":                                                                                                    Configuration,
+		// Valkey.
+		"LOADING Valkey is loading the dataset in memory":                                                   NotExecuted,
+		"BUSY Valkey is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.":           Unavailable,
+		"MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk.": Unavailable,
+		"DENIED Valkey is running in protected mode because ...":                                            Configuration,
+		"REDIRECT 127.0.0.1:6380": NotExecuted,
 		// Before 7.0 a script's error is behind the server's text.
-		"ERR Error running script (call to f_x): @user_script:1: -READONLY You can't write against a read only replica.":       ReadOnly,
-		"ERR Error running script (call to f_x): @user_script:1: -OOM command not allowed when used memory > 'maxmemory'.":     OutOfMemory,
-		"ERR Error running script (call to f_x): @user_script:1: WRONGTYPE Operation against a key holding the wrong kind":     WrongType,
-		"ERR Error running script (call to f_x): @user_script:1: Script attempted to access a non local key in a cluster node": NotExecuted,
-		"ERR Error running script (call to f_x): @user_script:1: user_script:1: attempt to index a nil value":                  Failed,
+		"ERR Error running script (call to f_x): @user_script:1: -NOPERM this user has no permissions to run the 'set' command":          Configuration,
+		"ERR Error running script (call to f_x): @user_script:1: The user executing the script can't run this command or subcommand":     Configuration,
+		"ERR Error running script (call to f_x): @user_script:1: @user_script: 1: Unknown Redis command called from Lua script":          Configuration,
+		"ERR Error running script (call to f_x): @user_script:1: -MISCONF Redis is configured to save RDB snapshots":                     Unavailable,
+		"ERR Error running script (call to f_x): @user_script:1: -NOREPLICAS Not enough good replicas to write.":                         Unavailable,
+		"ERR Error running script (call to f_x): @user_script:1: Lua script attempted execute a write command while the cluster is down": NotExecuted,
+		"ERR Error running script (call to f_x): @user_script:1: -READONLY You can't write against a read only replica.":                 ReadOnly,
+		"ERR Error running script (call to f_x): @user_script:1: -OOM command not allowed when used memory > 'maxmemory'.":               OutOfMemory,
+		"ERR Error running script (call to f_x): @user_script:1: WRONGTYPE Operation against a key holding the wrong kind":               WrongType,
+		"ERR Error running script (call to f_x): @user_script:1: Script attempted to access a non local key in a cluster node":           NotExecuted,
+		"ERR Error running script (call to f_x): @user_script:1: user_script:1: attempt to index a nil value":                            Failed,
 		// A word that means something at the beginning means nothing elsewhere.
 		"ERR unknown policy LOADING": Failed,
 	} {
 		t.Run(reply, func(t *testing.T) {
 			if got := Classify(fmt.Errorf("deciding: %w", replyError(reply))); got != want {
 				t.Errorf("class %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A breaker opens by what tells that a server serves nobody, and by nothing else: errors that come at once, and those of the
+// configuration, are to reach their callers.
+func TestErrorsTellWhetherTheServerServes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		want verdict
+	}{
+		"no error":              {nil, served},
+		"empty reply":           {redis.Nil, served},
+		"own refusal":           {replyError("PENSTOCK_NOPOLICY x"), served},
+		"script error":          {replyError("ERR user_script:1: x"), served},
+		"out of memory":         {replyError("OOM command not allowed"), served},
+		"cannot persist":        {replyError("MISCONF Redis is configured to save"), served},
+		"too few replicas":      {replyError("NOREPLICAS Not enough good replicas to write."), served},
+		"wrong type":            {replyError("WRONGTYPE Operation against a key"), served},
+		"no script":             {replyError("NOSCRIPT No matching script."), served},
+		"no function":           {replyError("ERR Function not found"), served},
+		"no password":           {replyError("NOAUTH Authentication required."), served},
+		"no permission":         {replyError("NOPERM this user"), served},
+		"refused credentials":   {fmt.Errorf("%w: %w", ErrNotExecuted, replyError("WRONGPASS x")), served},
+		"certificate":           {fmt.Errorf("%w: %w: tls: x", ErrNotExecuted, ErrMisconfigured), served},
+		"loading":               {replyError("LOADING Redis is loading"), unserved},
+		"loading at handshake":  {fmt.Errorf("%w: %w", ErrNotExecuted, replyError("LOADING x")), unserved},
+		"busy":                  {replyError("BUSY Redis is busy"), unserved},
+		"read only":             {replyError("READONLY You can't write"), unserved},
+		"read only in a script": {replyError("ERR Error running script (call to f_x): @user_script:1: -READONLY You can't"), unserved},
+		"cluster down":          {replyError("CLUSTERDOWN The cluster is down"), unserved},
+		"cluster down, script":  {replyError("ERR Script attempted to execute a command while the cluster is down script: x"), unserved},
+		"primary down":          {replyError("MASTERDOWN Link with MASTER is down"), unserved},
+		"too many clients":      {replyError("ERR max number of clients reached"), unserved},
+		"slot of nobody":        {replyError("CLUSTERDOWN Hash slot not served"), unsaid},
+		"moved":                 {replyError("MOVED 1 127.0.0.1:1"), unsaid},
+		"ask":                   {replyError("ASK 1 127.0.0.1:1"), unsaid},
+		"try again":             {replyError("TRYAGAIN Multiple keys request"), unsaid},
+		"non local key":         {replyError("ERR Script attempted to access a non local key in a cluster node"), unsaid},
+		"cancelled":             {errNoReplyCancel, unsaid},
+		"overloaded":            {errOverloaded, unsaid},
+		"closed":                {errClosed, unsaid},
+		"client closed":         {fmt.Errorf("%w: %w", ErrNotExecuted, redis.ErrClosed), unsaid},
+		"no free connection":    {fmt.Errorf("%w: %w", ErrNotExecuted, redis.ErrPoolTimeout), unsaid},
+		"breaker":               {ErrBreakerOpen, unsaid},
+		"breaker, loading":      {fmt.Errorf("%w: %w", ErrBreakerOpen, replyError("LOADING x")), unsaid},
+		"breaker, credentials":  {fmt.Errorf("%w: %w", ErrBreakerOpen, replyError("WRONGPASS x")), unsaid},
+		"left":                  {errLeft, unsaid},
+		"refused":               {fmt.Errorf("%w: %w", ErrNotExecuted, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}), broken},
+		"end of stream":         {fmt.Errorf("%w: %w", ErrUnknownOutcome, io.EOF), broken},
+		"read timeout":          {fmt.Errorf("%w: %w", ErrUnknownOutcome, os.ErrDeadlineExceeded), broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := judge(tc.err); got != tc.want {
+				t.Errorf("verdict %d, want %d", got, tc.want)
 			}
 		})
 	}
@@ -148,8 +244,13 @@ func TestErrorsOfARealServerAreClassified(t *testing.T) {
 			options: []string{"--user", "app", "on", ">pw", "~*", "+get"},
 			config:  Config{Username: "app", Password: "pw"}, args: increment, want: Configuration,
 		},
-		"no such database": {config: Config{DB: 99}, args: increment, want: Configuration},
-		"no such command":  {args: []any{"PENSTOCK"}, want: Configuration},
+		"no permission in a script": {
+			options: []string{"--user", "app", "on", ">pw", "~*", "+eval"},
+			config:  Config{Username: "app", Password: "pw"}, args: []any{"EVAL", script, 1, "n", 1}, want: Configuration,
+		},
+		"no such command in a script": {args: []any{"EVAL", "return redis.call('PENSTOCK')", 0}, want: Configuration},
+		"no such database":            {config: Config{DB: 99}, args: increment, want: Configuration},
+		"no such command":             {args: []any{"PENSTOCK"}, want: Configuration},
 		"wrong type": {
 			prepare: func(_ *testing.T, s *redistest.Server) { s.Do("RPUSH", "n", "x") }, args: increment, want: WrongType,
 		},
@@ -197,8 +298,6 @@ func TestErrorsOfARealServerAreClassified(t *testing.T) {
 		"nobody listens": {
 			prepare: func(_ *testing.T, s *redistest.Server) { s.Kill() }, args: increment, want: NotExecuted,
 		},
-		"no address":             {config: Config{Addresses: []string{}}, args: increment, want: NotExecuted},
-		"two addresses":          {config: Config{Addresses: []string{"a:1", "b:1"}}, args: increment, want: NotExecuted},
 		"an error of the script": {args: []any{"EVAL", "return nothing.there", 0}, want: Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,12 +310,11 @@ func TestErrorsOfARealServerAreClassified(t *testing.T) {
 				cfg.Addresses = []string{server.Addr}
 			}
 			cfg.DialTimeout, cfg.CommandTimeout = 10*time.Second, 30*time.Second
-			client := NewClient(cfg)
-			defer func() { _ = client.Close() }()
-			if err := client.Do(t.Context(), tc.args...).Err(); Classify(err) != tc.want && !tc.callerOnly {
+			servers := openServers(t, cfg)
+			if err := servers.Client().Do(t.Context(), tc.args...).Err(); Classify(err) != tc.want && !tc.callerOnly {
 				t.Errorf("go-redis: %v is of class %q, want %q", err, Classify(err), tc.want)
 			}
-			caller := NewCaller(client, cfg)
+			caller := NewCaller(servers, CallerOptions{})
 			defer caller.Close()
 			if value, err := caller.Do(t.Context(), tc.args); Classify(err) != tc.want {
 				t.Errorf("Caller: %v, %v is of class %q, want %q", value, err, Classify(err), tc.want)

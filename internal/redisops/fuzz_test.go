@@ -45,6 +45,7 @@ func FuzzParseURL(f *testing.F) {
 	for _, seed := range []string{
 		"redis://localhost", "redis://user:secret@[::1]:6380/15", "redis://:se%63ret@redis.example", "rediss://localhost",
 		"redis://localhost:0", "redis://localhost:65536", "redis://localhost/-1", "redis://localhost?db=1", "redis://", "", "redis://%zz",
+		"redis://user:secret@a:1,[::1]:2,c/3", "redis://a,,b", "redis://a@b@c:1",
 	} {
 		f.Add(seed)
 	}
@@ -53,9 +54,10 @@ func FuzzParseURL(f *testing.F) {
 		if err != nil {
 			return
 		}
-		host, port, err := net.SplitHostPort(cfg.Addresses[0])
-		if err != nil || host == "" || port == "" || len(cfg.Addresses) != 1 || cfg.DB < 0 {
-			t.Fatalf("%q became the address %q and the database %d: %v", text, cfg.Addresses, cfg.DB, err)
+		for _, address := range cfg.Addresses {
+			if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" || cfg.DB < 0 {
+				t.Fatalf("%q became the addresses %q and the database %d: %v", text, cfg.Addresses, cfg.DB, err)
+			}
 		}
 	})
 }

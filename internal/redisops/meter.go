@@ -4,21 +4,27 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
+	"strings"
 	"sync/atomic"
-	"syscall"
 )
 
 // ErrReplyRefused tells that what came over a connection is no reply of a Redis to us: it is, or says that it will be, too
 // large or too deep. go-redis would make room for any size that is claimed, and end the process where there is none.
 var ErrReplyRefused = errors.New("the reply is not one of Redis")
 
+// ErrSpeaksTLS is an ErrMisconfigured: a server speaks TLS where none was asked for.
+var ErrSpeaksTLS = errors.New("the server speaks TLS")
+
 const (
 	// maxReplyDepth is how deep arrays may stand in each other. The replies that are asked for here have at most 5.
 	maxReplyDepth = 32
 	// elementBytes is what an element costs in the memory of its array, beside its own bytes.
 	elementBytes = 16
+	// replyTypes are what a reply begins with.
+	replyTypes = "+-:$*_,#!=(%~|>"
+	// tlsAlert is what a server that speaks TLS says to somebody who does not.
+	tlsAlert = 0x15
 )
 
 // replyMeter follows the replies on a connection as their bytes come, and refuses a size as soon as it is claimed.
@@ -31,6 +37,8 @@ type replyMeter struct {
 	skip int64
 	// line is the beginning of the line that is coming, long enough for any size in reach.
 	line []byte
+	// known tells that a whole line came, so that it is likely a Redis that answers.
+	known bool
 	// open has, for each array around, how many elements are still to come.
 	open []int64
 }
@@ -54,6 +62,9 @@ func (m *replyMeter) read(b []byte) error {
 			}
 			continue
 		}
+		if len(m.line) == 0 && strings.IndexByte(replyTypes, b[0]) < 0 {
+			return m.foreign(b)
+		}
 		n := bytes.IndexByte(b, '\n') + 1
 		ends := n > 0
 		if !ends {
@@ -68,10 +79,24 @@ func (m *replyMeter) read(b []byte) error {
 			if err := m.header(); err != nil {
 				return err
 			}
-			m.line = m.line[:0]
+			m.line, m.known = m.line[:0], true
 		}
 	}
 	return nil
+}
+
+// foreign is the error for what begins no reply. It does not hold what came, which may be anything.
+func (m *replyMeter) foreign(b []byte) error {
+	switch {
+	case m.known:
+		return fmt.Errorf("%w: it begins as none", ErrReplyRefused)
+	case b[0] == tlsAlert:
+		return fmt.Errorf("%w: %w: %w; set tls, or mend the port", ErrMisconfigured, ErrReplyRefused, ErrSpeaksTLS)
+	case bytes.HasPrefix(b, []byte("HTTP/")):
+		return fmt.Errorf("%w: %w: an HTTP server answers; mend the address", ErrMisconfigured, ErrReplyRefused)
+	default:
+		return fmt.Errorf("%w: %w: what answers is no Redis; mend the address", ErrMisconfigured, ErrReplyRefused)
+	}
 }
 
 // header takes a whole line: a short reply, or the beginning of a string or an array.
@@ -123,7 +148,7 @@ func (m *replyMeter) array(each, further int64) error {
 func (m *replyMeter) claimed() (int64, error) {
 	size, err := strconv.ParseInt(string(bytes.TrimRight(m.line[1:], "\r\n")), 10, 64)
 	if err != nil || size < -1 || len(m.line) == cap(m.line) { // of a longer line the end is not known
-		return 0, fmt.Errorf("%w: it claims a size of %q", ErrReplyRefused, m.line)
+		return 0, fmt.Errorf("%w: it claims a size that is none", ErrReplyRefused)
 	}
 	if size < 0 {
 		m.elementEnds()
@@ -145,31 +170,4 @@ func (m *replyMeter) spend(n int64) error {
 		return fmt.Errorf("%w: it has, or claims, more than %d bytes", ErrReplyRefused, m.max)
 	}
 	return nil
-}
-
-// meteredConn is a connection whose replies go through a replyMeter.
-type meteredConn struct {
-	socket
-	meter *replyMeter
-}
-
-// socket is what a TCP connection is; go-redis looks at the file descriptor to tell a dead one.
-type socket interface {
-	net.Conn
-	syscall.Conn
-}
-
-// Read reads what came, or fails with ErrReplyRefused.
-func (c *meteredConn) Read(b []byte) (int, error) {
-	n, err := c.socket.Read(b)
-	if refused := c.meter.read(b[:n]); refused != nil {
-		return 0, refused
-	}
-	return n, err
-}
-
-// Write writes, and lets the replies to it have their full size.
-func (c *meteredConn) Write(b []byte) (int, error) {
-	c.meter.renew()
-	return c.socket.Write(b)
 }

@@ -2,6 +2,7 @@ package redisops
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -29,7 +30,9 @@ func TestReplyMeterRefusesWhatIsClaimedBeforeItComes(t *testing.T) {
 		"a string with lines":       {reply: "*1\r\n$14\r\n*9999999999\r\n:\r\n"},
 		"a map and attributes":      {reply: "|1\r\n+a\r\n+b\r\n%1\r\n+k\r\n*1\r\n:1\r\n"},
 		"an error":                  {reply: "-ERR no such thing\r\n"},
-		"no RESP":                   {reply: "HTTP/1.1 400 Bad Request\r\n\r\n"},
+		"no RESP":                   {reply: "HTTP/1.1 400 Bad Request\r\n\r\n", wantRefused: true},
+		"no RESP behind RESP":       {reply: "+OK\r\nwhat\r\n", wantRefused: true},
+		"a push between replies":    {reply: "+OK\r\n>3\r\n$7\r\nmessage\r\n+c\r\n+x\r\n:1\r\n"},
 		"as long as may be":         {reply: "$994\r\n" + strings.Repeat("x", 994) + "\r\n"},
 		"a longer string":           {reply: "$995\r\n", wantRefused: true},
 		"a string of 2 GB":          {reply: "$2000000000\r\n", wantRefused: true},
@@ -80,9 +83,7 @@ func TestHostileServerCostsAnErrorAndNoMemory(t *testing.T) {
 			if value, err := caller.Do(t.Context(), []any{"INCR", "n"}); !errors.Is(err, ErrReplyRefused) {
 				t.Errorf("Do = %v, %v; want %v", value, err, ErrReplyRefused)
 			}
-			client := NewClient(cfg)
-			defer func() { _ = client.Close() }()
-			if err := client.Get(t.Context(), "n").Err(); !errors.Is(err, ErrReplyRefused) {
+			if err := openServers(t, cfg).Client().Get(t.Context(), "n").Err(); !errors.Is(err, ErrReplyRefused) {
 				t.Errorf("Get: %v, want %v", err, ErrReplyRefused)
 			}
 			runtime.ReadMemStats(&after)
@@ -135,16 +136,20 @@ func startHostile(t *testing.T, answer, stream string) string {
 	return listener.Addr().String()
 }
 
-// panicking is a client whose pipelines panic, as go-redis does with some replies.
-type panicking struct{ redis.UniversalClient }
+// panicking lets pipelines panic, as go-redis does with some replies.
+type panicking struct{}
 
-func (panicking) Pipeline() redis.Pipeliner { panic("out of range") }
+func (panicking) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (panicking) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (panicking) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(context.Context, []redis.Cmder) error { panic("out of range") }
+}
 
 func TestPanicCostsTheBatchAndNotTheProcess(t *testing.T) {
-	client := NewClient(Config{Addresses: []string{redistest.Start(t).Addr}})
-	defer func() { _ = client.Close() }()
-	caller := newCaller(panicking{client}, Config{CommandTimeout: patience}.WithDefaults(), bounds{base: 1, most: 1, queued: 10})
-	defer caller.Close()
+	caller := open(t, Config{}, redistest.Start(t).Addr, bounds{base: 1, most: 1, queued: 10})
+	caller.only.client.AddHook(panicking{})
 	for range 3 {
 		if _, err := caller.Do(t.Context(), []any{"PING"}); err == nil || !strings.Contains(err.Error(), "panic in go-redis: out of range") {
 			t.Errorf("error %v, want the panic told", err)

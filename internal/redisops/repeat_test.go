@@ -124,7 +124,7 @@ func TestOnlyWhatCertainlyDidNotRunIsRepeated(t *testing.T) {
 			if tc.want == UnknownOutcome {
 				cfg.DialTimeout = 200 * time.Millisecond // for the reply that never ends
 			}
-			caller := open(t, cfg, server.addr, standardBounds)
+			caller := open(t, cfg, server.addr, defaultBounds)
 			value, err := caller.Do(t.Context(), []any{"INCR", "n"})
 			if Classify(err) != tc.want {
 				t.Errorf("Do = %v, %v of class %q; want %q", value, err, Classify(err), tc.want)

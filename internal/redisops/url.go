@@ -12,43 +12,83 @@ import (
 // DefaultPort is the port of an address without one.
 const DefaultPort = "6379"
 
-// ParseURL reads redis://[user[:password]@]host[:port][/db]. What else a URL can carry is refused, since ignoring an
-// option would be worse. Errors never hold the password.
+// urlForm is what a URL has to look like.
+const urlForm = "redis://[user[:password]@]host:port[,host:port…][/db], or rediss:// for TLS"
+
+// errNoURL says nothing of the URL, since any part of it may be one of the password.
+var errNoURL = errors.New("redis URL: no URL; want " + urlForm + ", with what is special in the password percent-encoded (/ is %2F, @ is %40)")
+
+// ParseURL reads redis://[user[:password]@]host[:port][,host[:port]…][/db], or rediss:// for TLS. What else a URL can carry
+// is refused, since ignoring an option would be worse. Errors never hold the password.
 func ParseURL(rawURL string) (Config, error) {
-	u, err := url.Parse(rawURL)
+	scheme, rest, found := strings.Cut(rawURL, "://")
+	if !found || (scheme != "redis" && scheme != "rediss") {
+		return Config{}, errors.New("redis URL: the scheme is neither redis nor rediss; want " + urlForm)
+	}
+	authority, path := rest, ""
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		authority, path = rest[:end], rest[end:]
+	}
+	if strings.Contains(path, "@") { // the beginning of it stands in the password
+		return Config{}, errNoURL
+	}
+	credentials, hosts := "", authority
+	if end := strings.LastIndexByte(authority, '@'); end >= 0 {
+		credentials, hosts = authority[:end+1], authority[end+1:]
+	}
+	// url.Parse takes one host; its errors quote the URL.
+	u, err := url.Parse("redis://" + credentials + "host" + path)
 	if err != nil {
-		// The error of url.Parse quotes the URL or parts of it, and with them the password.
-		return Config{}, errors.New("redis URL: no URL; want redis://[user[:password]@]host:port[/db], with what is special in " +
-			"the password percent-encoded (/ is %2F, @ is %40)")
+		return Config{}, errNoURL
 	}
-	if u.Scheme != "redis" {
-		return Config{}, fmt.Errorf("redis URL: scheme %q; want redis://[user[:password]@]host:port[/db]", u.Scheme)
-	}
-	if u.Hostname() == "" {
-		return Config{}, errors.New("redis URL: no host; want redis://[user[:password]@]host:port[/db]")
-	}
-	if u.RawQuery != "" || u.Fragment != "" {
+	if u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(path, "?#") {
 		return Config{}, errors.New("redis URL: options after ? or # are not supported; remove them")
-	}
-	port := u.Port()
-	if port == "" {
-		port = DefaultPort
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return Config{}, fmt.Errorf("redis URL: port %q; want 1 to 65535", port)
 	}
 	db, err := parseDB(u.Path)
 	if err != nil {
 		return Config{}, err
 	}
+	addresses, err := parseHosts(hosts)
+	if err != nil {
+		return Config{}, err
+	}
 	password, _ := u.User.Password()
-	return Config{
-		Addresses: []string{net.JoinHostPort(u.Hostname(), port)},
-		Username:  u.User.Username(),
-		Password:  password,
-		DB:        db,
-	}.WithDefaults(), nil
+	cfg := Config{Addresses: addresses, Username: u.User.Username(), Password: password, DB: db}
+	if scheme == "rediss" {
+		cfg.TLS = &TLS{}
+	}
+	return cfg.WithDefaults(), nil
 }
+
+// parseHosts reads host[:port] several times, with commas between.
+func parseHosts(hosts string) ([]string, error) {
+	var addresses []string
+	for host := range strings.SplitSeq(hosts, ",") {
+		u, err := url.Parse("redis://" + host)
+		if err != nil || u.Host != host {
+			// Not quoted: with a mistake before, it may be the end of a password.
+			if name, port, found := strings.Cut(host, ":"); found && name != "" && !strings.Contains(port, ":") {
+				return nil, errWrongPort
+			}
+			return nil, errNoURL
+		}
+		if u.Hostname() == "" {
+			return nil, errors.New("redis URL: no host; want " + urlForm)
+		}
+		port := u.Port()
+		if port == "" {
+			port = DefaultPort
+		}
+		address := net.JoinHostPort(u.Hostname(), port)
+		if !isHostPort(address) {
+			return nil, errWrongPort
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
+}
+
+var errWrongPort = errors.New("redis URL: the port of a host is no number from 1 to 65535; mend it")
 
 func parseDB(path string) (int, error) {
 	number := strings.TrimPrefix(path, "/")

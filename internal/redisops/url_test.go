@@ -1,11 +1,10 @@
 package redisops
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/penstock-dev/penstock/internal/policy"
 )
 
 func TestParseURL(t *testing.T) {
@@ -16,14 +15,22 @@ func TestParseURL(t *testing.T) {
 		"redis://[::1]:6380/2":                   {Addresses: []string{"[::1]:6380"}, DB: 2},
 		"redis://:secret@10.0.0.1:6379":          {Addresses: []string{"10.0.0.1:6379"}, Password: "secret"},
 		"redis://app:s%40cr%2Fet@redis.shop:1/0": {Addresses: []string{"redis.shop:1"}, Username: "app", Password: "s@cr/et"},
+		"rediss://redis.shop":                    {Addresses: []string{"redis.shop:6379"}, TLS: &TLS{}},
+		"redis://app:pw@a:1,[::1],[fe80::1]:3/4": {
+			Addresses: []string{"a:1", "[::1]:6379", "[fe80::1]:3"}, Username: "app", Password: "pw", DB: 4,
+		},
+		"redis://app@a:1": {Addresses: []string{"a:1"}, Username: "app"},
 	} {
 		t.Run(url, func(t *testing.T) {
 			got, err := ParseURL(url)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Addresses[0] != want.Addresses[0] || got.Username != want.Username || got.Password != want.Password || got.DB != want.DB {
+			if want := want.WithDefaults(); !reflect.DeepEqual(got, want) {
 				t.Errorf("ParseURL = %+v, want %+v", got, want)
+			}
+			if _, err := Open(got); err != nil && len(got.Addresses) == 1 && got.Password != "" {
+				t.Errorf("Open: %v", err)
 			}
 			if got.DialTimeout != time.Second || got.CommandTimeout != 10*time.Millisecond || got.MaxConnections != 64 {
 				t.Errorf("the defaults are not filled in: %+v", got)
@@ -36,7 +43,15 @@ func TestParseURLRefusesWhatItDoesNotSupport(t *testing.T) {
 	for url, wantNamed := range map[string]string{
 		"":                                  "scheme",
 		"localhost:6379":                    "scheme",
-		"rediss://u:topsecret@host:6379":    "scheme",
+		"http://u:topsecret@host:6379":      "scheme",
+		"redis://u:topsecret@a:1,:2":        "host",
+		"redis://u:topsecret@a:1,":          "host",
+		"redis://u:topsecret@a:1,b:x":       "port",
+		"redis://u:topsecret@a:1,b:0/0":     "port",
+		"redis://u:top/secret@host:6379":    "percent-encoded",
+		"redis://u:top?secret@host:6379":    "percent-encoded",
+		"redis://u:top#secret@host:6379":    "percent-encoded",
+		"redis://u:top,secret":              "port",
 		"redis://":                          "host",
 		"redis://:6379":                     "host",
 		"redis://u:topsecret@host:0":        "port",
@@ -63,19 +78,5 @@ func TestParseURLRefusesWhatItDoesNotSupport(t *testing.T) {
 				t.Errorf("error %q shows the password", err)
 			}
 		})
-	}
-}
-
-func TestConfigForTakesEverythingFromTheStore(t *testing.T) {
-	got := ConfigFor(policy.RedisStore{
-		Topology: "Standalone", Addresses: []string{"redis:6379"}, DialTimeout: 3 * time.Second,
-		CommandTimeout: 20 * time.Millisecond, MinBackoff: 5 * time.Second, MaxBackoff: 7 * time.Second,
-	}, "app", "secret")
-	if got.Addresses[0] != "redis:6379" || got.Username != "app" || got.Password != "secret" || got.DialTimeout != 3*time.Second ||
-		got.CommandTimeout != 20*time.Millisecond || got.MinBackoff != 5*time.Second || got.MaxBackoff != 7*time.Second {
-		t.Errorf("ConfigFor = %+v", got)
-	}
-	if got := (Config{MinBackoff: time.Minute}).WithDefaults(); got.MaxBackoff != time.Minute {
-		t.Errorf("MaxBackoff = %v, want at least MinBackoff", got.MaxBackoff)
 	}
 }

@@ -22,31 +22,44 @@ const (
 // three round trips more (TCP, HELLO, PING), which at 6 ms is twice the default CommandTimeout; and a load that grows needs
 // several at once. go-redis' MinIdleConns does the first of the three only.
 type warmer struct {
-	client  redis.UniversalClient
+	client  *redis.Client
+	breaker *breaker
 	want    int
 	timeout time.Duration
 	min     time.Duration // pauses after failures
 	max     time.Duration
+	kick    chan struct{} // to look at once
 
 	mu sync.Mutex // one warming at a time
 	// lost is the pool's count of lost connections at the last success.
 	lost uint32
 }
 
-// run warms until ctx ends. The batches count how many there have been.
+// run warms until ctx ends. The batches count how many there have been. While the breaker is not closed the probes alone ask
+// the server; a server that goes while nobody calls is found out here.
 func (w *warmer) run(ctx context.Context, batches func() int64) {
 	backoff := w.min
 	seen, quiet := batches(), 0
 	for {
 		pause := warmCheck
-		if err := w.warm(ctx, quiet >= quietChecks); err != nil {
-			pause = w.min + rand.N(backoff-w.min+1)
-			backoff = min(2*backoff, max(w.min, w.max))
-		} else {
-			backoff = w.min
+		if pass := w.breaker.current.Load(); pass.state == BreakerClosed {
+			err := w.warm(ctx, quiet >= quietChecks)
+			if err == nil && quiet > 0 {
+				err = w.ask(ctx)
+			}
+			if err != nil {
+				if judged := judge(err); judged == broken || judged == unserved {
+					w.breaker.fail(pass, err)
+				}
+				pause = w.min + rand.N(backoff-w.min+1)
+				backoff = min(2*backoff, max(w.min, w.max))
+			} else {
+				backoff = w.min
+			}
 		}
 		select {
 		case <-time.After(pause):
+		case <-w.kick:
 		case <-ctx.Done():
 			return
 		}
@@ -57,14 +70,18 @@ func (w *warmer) run(ctx context.Context, batches func() int64) {
 	}
 }
 
+// wake lets it look at once.
+func (w *warmer) wake() {
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
 // warm opens the connections when some are missing or one was lost since, or always. One that was lost may stand for all:
 // the pool finds out about the others when their turn comes. Batches of the moment may have to open connections of their own,
 // since it takes all that are idle; so it does nothing without a reason.
 func (w *warmer) warm(ctx context.Context, always bool) error {
-	pool, is := w.client.(interface{ Conn() *redis.Conn })
-	if !is {
-		return nil
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	stats := w.client.PoolStats()
@@ -76,7 +93,7 @@ func (w *warmer) warm(ctx context.Context, always bool) error {
 	// Each holds its connection until all have one.
 	connections := make([]*redis.Conn, w.want)
 	for i := range connections {
-		connections[i] = pool.Conn()
+		connections[i] = w.client.Conn()
 	}
 	defer func() {
 		for _, connection := range connections {
@@ -101,6 +118,15 @@ func (w *warmer) warm(ctx context.Context, always bool) error {
 		w.lost = w.client.PoolStats().StaleConns
 	}
 	return failed
+}
+
+// ask finds out whether the server is there.
+func (w *warmer) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.timeout)
+	defer cancel()
+	connection := w.client.Conn()
+	defer func() { _ = connection.Close() }()
+	return ping(ctx, connection)
 }
 
 // ping makes the connection stand. A user who may not PING has it all the same.

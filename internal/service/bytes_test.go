@@ -75,7 +75,10 @@ func (r *running) invoke(t *testing.T, method, odd string, request, answer proto
 // Fault 43: no byte of an end user's may be answered by an error, which Envoy lets pass, nor be another's.
 func TestNoByteSwitchesALimitOff(t *testing.T) {
 	server := redistest.Start(t)
-	opened := servicestore.Open(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}, slog.New(slog.DiscardHandler))
+	opened, err := servicestore.Open(servicestore.Options{Load: servicestore.Always(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(opened.Close)
 	opened.UseScripts()
 	for name, passes := range oddDoors {

@@ -120,6 +120,11 @@ func (s *Service) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
+	if s.cfg.Trouble != nil {
+		if trouble := s.cfg.Trouble(); trouble != "" {
+			_, _ = io.WriteString(w, "degraded: "+trouble+"\n")
+		}
+	}
 }
 
 // bounded reads the body away, which no door here needs, and refuses one that is too large.

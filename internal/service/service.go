@@ -68,6 +68,9 @@ type Config struct {
 	// WhyNotReady tells, while there is no policy set, what stands in the way, or ""; nil knows nothing. It is shown to
 	// whoever asks /readyz.
 	WhyNotReady func() string
+	// Trouble tells what is wrong with Redis while there is a policy set, or ""; nil knows nothing. It is shown to whoever
+	// asks /readyz, which says yes all the same: by what the policies say for that case, requests are answered.
+	Trouble func() string
 }
 
 // Addresses are where a Service listens, as host:port; empty where it does not.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -57,7 +58,7 @@ func RateLimit(rl *v1.RateLimit) (policy.RateLimit, field.ErrorList) {
 	errs = append(errs, more...)
 	response, more := response(spec.Response, path.Child("response"))
 	errs = append(errs, more...)
-	onStoreFailure, err := failureMode(spec.OnStoreFailure, path.Child("onStoreFailure"))
+	onStoreFailure, err := failureMode(spec, path.Child("onStoreFailure"))
 	if err != nil {
 		errs = append(errs, err)
 	}
@@ -321,12 +322,27 @@ func shadowPercent(spec *v1.RateLimitSpec, path *field.Path) (int64, field.Error
 	return 100 - enforced, errs
 }
 
-func failureMode(mode v1.FailureMode, path *field.Path) (string, *field.Error) {
-	switch mode {
+func failureMode(spec *v1.RateLimitSpec, path *field.Path) (string, *field.Error) {
+	switch mode := spec.OnStoreFailure; mode {
 	case v1.FailureModeAllow, "":
 		return policy.FailureAllow, nil
 	case v1.FailureModeDeny:
 		return policy.FailureDeny, nil
+	case v1.FailureModeLocalShare:
+		if !refills(spec) {
+			return "", field.Invalid(path, mode, "LocalShare is for limits that refill with time, not for a Balance or a Concurrency; use Allow or Deny")
+		}
+		return policy.FailureLocalShare, nil
+	default:
+		return "", field.NotSupported(path, mode, []v1.FailureMode{v1.FailureModeAllow, v1.FailureModeDeny, v1.FailureModeLocalShare})
 	}
-	return "", field.NotSupported(path, mode, []v1.FailureMode{v1.FailureModeAllow, v1.FailureModeDeny})
+}
+
+// refills tells whether all limits of the object and of its overrides have room again when time has passed.
+func refills(spec *v1.RateLimitSpec) bool {
+	lasts := func(l v1.Limit) bool {
+		return l.Algorithm == v1.AlgorithmBalance || l.Algorithm == v1.AlgorithmConcurrency
+	}
+	return !slices.ContainsFunc(spec.Limits, lasts) &&
+		!slices.ContainsFunc(spec.Overrides, func(o v1.Override) bool { return slices.ContainsFunc(o.Limits, lasts) })
 }

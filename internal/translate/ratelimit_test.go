@@ -449,7 +449,23 @@ func TestRateLimitThatBypassedValidationIsRefusedWithFieldAndRemedy(t *testing.T
 			[]string{"spec.descriptors[0].value", "at most 8 wildcards", "shorter pattern"}},
 		// 256 characters pass the schema, which counts characters.
 		"domain of many bytes": {func(rl *v1.RateLimit) { rl.Spec.Domain = strings.Repeat("ü", 200) }, []string{"spec.domain: Too long", "256 bytes"}},
-		"unknown failure mode": {func(rl *v1.RateLimit) { rl.Spec.OnStoreFailure = "Maybe" }, []string{"spec.onStoreFailure", `"Allow", "Deny"`}},
+		"unknown failure mode": {func(rl *v1.RateLimit) { rl.Spec.OnStoreFailure = "Maybe" }, []string{"spec.onStoreFailure", `"Allow", "Deny", "LocalShare"`}},
+		"a share of a balance": {func(rl *v1.RateLimit) {
+			rl.Spec.OnStoreFailure = v1.FailureModeLocalShare
+			rl.Spec.Limits = []v1.Limit{{Requests: new(int64(1)), Algorithm: v1.AlgorithmBalance}}
+		}, []string{"spec.onStoreFailure", "use Allow or Deny"}},
+		"a share of slots": {func(rl *v1.RateLimit) {
+			rl.Spec.OnStoreFailure = v1.FailureModeLocalShare
+			rl.Spec.Limits = []v1.Limit{{Requests: new(int64(1)), Algorithm: v1.AlgorithmConcurrency}}
+		}, []string{"spec.onStoreFailure", "use Allow or Deny"}},
+		"a share of an override's balance": {func(rl *v1.RateLimit) {
+			rl.Spec.OnStoreFailure = v1.FailureModeLocalShare
+			rl.Spec.Descriptors = []v1.Descriptor{{Key: "user"}}
+			rl.Spec.Overrides = []v1.Override{{
+				Match:  []v1.DescriptorMatch{{Key: "user", Value: "a"}},
+				Limits: []v1.Limit{{Requests: new(int64(1)), Algorithm: v1.AlgorithmBalance}},
+			}}
+		}, []string{"spec.onStoreFailure", "use Allow or Deny"}},
 		"storeRef without name": {func(rl *v1.RateLimit) { rl.Spec.StoreRef = &v1.StoreReference{} },
 			[]string{"spec.storeRef.name", "remove storeRef to use the RedisStore default"}},
 		"storeRef with a strange namespace": {func(rl *v1.RateLimit) { rl.Spec.StoreRef = &v1.StoreReference{Name: "a", Namespace: "A/B"} },

@@ -24,6 +24,9 @@ const KeptNote = " (the last valid content stays in force)"
 type Input struct {
 	// Store is the RedisStore whose set is wanted.
 	Store types.NamespacedName
+	// Topology is that of Store. On policy.TopologyIndependent no RateLimit is accepted: its servers know nothing of each
+	// other, so that each would count for itself.
+	Topology policy.Topology
 	// StoreExists tells whether there is a RedisStore of that name.
 	StoreExists func(types.NamespacedName) bool
 	// OperatorNamespace is where the RedisStore default for all namespaces is looked for.
@@ -38,6 +41,8 @@ type Input struct {
 	SingleStore bool
 	// MaxBytes is how large the policies may be together, as JSON; 0 means MaxSetBytes.
 	MaxBytes int
+	// Compilations are those of the call before, and become those of this one; nil compiles every object.
+	Compilations *Compilations
 }
 
 // Assembly is the set of a store, and what became of each object that refers to it.
@@ -82,6 +87,10 @@ func Assemble(in Input) Assembly {
 	if in.MaxBytes == 0 {
 		in.MaxBytes = MaxSetBytes
 	}
+	if in.Compilations == nil {
+		in.Compilations = &Compilations{}
+	}
+	in.Compilations.begin(len(in.RateLimits))
 	assembly := Assembly{Outcomes: make(map[types.NamespacedName]Outcome, len(in.RateLimits))}
 	var entries []entry
 	for i := range in.RateLimits {
@@ -95,10 +104,12 @@ func Assemble(in Input) Assembly {
 		}
 		compiled := in.compile(rl, &outcome)
 		assembly.Outcomes[types.NamespacedName{Namespace: rl.Namespace, Name: rl.Name}] = outcome
-		if compiled != nil {
-			entries = append(entries, entry{object: rl, policy: compiled, kept: !outcome.Accepted})
+		if compiled.policy != nil {
+			compiled.object, compiled.kept = rl, !outcome.Accepted
+			entries = append(entries, compiled)
 		}
 	}
+	in.Compilations.end()
 	assembly.Set = policy.NewSet(in.fit(entries, assembly.Outcomes))
 	return assembly
 }
@@ -120,40 +131,43 @@ func (in *Input) resolve(rl *v1.RateLimit) (Outcome, bool) {
 	return outcome, err == nil && store == in.Store
 }
 
-// compile gives the object's entry: of its present content, else the one that it keeps, else nil.
-func (in *Input) compile(rl *v1.RateLimit, outcome *Outcome) *policy.RateLimit {
+// compile gives the object's entry: of its present content, else the one that it keeps, else one without a policy.
+func (in *Input) compile(rl *v1.RateLimit, outcome *Outcome) entry {
 	if !in.SingleStore {
 		if remedy, ok := permitted(in.Store, rl.Namespace); !ok {
 			outcome.Permitted = false
 			outcome.refuse(v1.ReasonRefNotPermitted, remedy)
-			return nil
+			return entry{}
 		}
 	}
+	if in.Topology == policy.TopologyIndependent {
+		outcome.refuse(v1.ReasonInvalid, fmt.Sprintf("RedisStore %s has topology Independent, which is for quorum locks only: each of its servers would count for itself; "+
+			"create a new RateLimit with spec.storeRef of a RedisStore with another topology", in.Store))
+		return entry{}
+	}
 	published := in.published(rl)
-	compiled, errs := RateLimit(rl)
+	compiled := in.Compilations.of(rl)
 	switch {
 	case outcome.Paused:
 		// Whatever its content: it stands still, with the entry that it has.
 		outcome.keep(published)
-		if len(errs) == 0 {
-			outcome.Summary = Summary(&compiled)
-		}
+		outcome.Summary = compiled.summary
 		outcome.Accepted = false
 		outcome.Reason, outcome.Message = v1.ReasonPaused, "annotation "+v1.AnnotationPaused+" holds the object still"
-		return published
-	case len(errs) > 0:
-		message := errs.ToAggregate().Error()
+		return kept(published)
+	case compiled.invalid != "":
+		message := compiled.invalid
 		if published != nil {
 			message += KeptNote
 		}
 		outcome.refuse(v1.ReasonInvalid, message)
 		outcome.keep(published)
-		return published
+		return kept(published)
 	}
-	outcome.ContentHash = compiled.ContentHash
-	outcome.Summary = Summary(&compiled)
-	outcome.Restarts = restarts(published, &compiled)
-	return &compiled
+	outcome.ContentHash = compiled.policy.ContentHash
+	outcome.Summary = compiled.summary
+	outcome.Restarts = restarts(published, &compiled.policy)
+	return entry{policy: &compiled.policy, size: compiled.size}
 }
 
 func (in *Input) published(rl *v1.RateLimit) *policy.RateLimit {
@@ -177,8 +191,18 @@ func (o *Outcome) keep(published *policy.RateLimit) {
 type entry struct {
 	object *v1.RateLimit
 	policy *policy.RateLimit
+	// size is what the policy takes in the document of a set, with its comma.
+	size int
 	// kept marks an entry of the published set that stays as it is.
 	kept bool
+}
+
+// kept is the entry of a policy of the published set, if there is one.
+func kept(published *policy.RateLimit) entry {
+	if published == nil {
+		return entry{}
+	}
+	return entry{policy: published, size: entrySize(published)}
 }
 
 // fit takes entries, kept ones and then the oldest first, as long as there is room. A smaller one may still fit after a
@@ -195,8 +219,7 @@ func (in *Input) fit(entries []entry, outcomes map[types.NamespacedName]Outcome)
 	})
 	taken, used := make([]policy.RateLimit, 0, len(entries)), 0
 	for _, e := range entries {
-		size := entrySize(e.policy)
-		if used+size > in.MaxBytes && !e.kept {
+		if used+e.size > in.MaxBytes && !e.kept {
 			key := types.NamespacedName{Namespace: e.object.Namespace, Name: e.object.Name}
 			outcome := outcomes[key]
 			outcome.refuse(v1.ReasonStoreFull, fmt.Sprintf(
@@ -205,7 +228,7 @@ func (in *Input) fit(entries []entry, outcomes map[types.NamespacedName]Outcome)
 			outcomes[key] = outcome
 			continue
 		}
-		used += size
+		used += e.size
 		taken = append(taken, *e.policy)
 	}
 	return taken

@@ -77,6 +77,19 @@ func TestAssembleTakesTheObjectsOfItsStoreOnly(t *testing.T) {
 	}
 }
 
+func TestAStoreForQuorumLocksTakesNoRateLimits(t *testing.T) {
+	before := assemble(nil, object("shop", "a", nil)).Set
+	got := translate.Assemble(translate.Input{
+		Store: shopDefault, StoreExists: existing("shop/default"), Topology: policy.TopologyIndependent,
+		RateLimits: []v1.RateLimit{object("shop", "a", nil)}, Published: before,
+	})
+	outcome := got.Outcomes[types.NamespacedName{Namespace: "shop", Name: "a"}]
+	if len(got.Set.RateLimits) != 0 || outcome.Accepted || outcome.Reason != v1.ReasonInvalid || outcome.ContentHash != "" ||
+		!strings.Contains(outcome.Message, "create a new RateLimit with spec.storeRef of a RedisStore with another topology") {
+		t.Errorf("%d policies, %+v", len(got.Set.RateLimits), outcome)
+	}
+}
+
 // A spec is immutable, a status is not: somebody who edits status.storeRef moves nothing.
 func TestSpecStandsAboveStickyStore(t *testing.T) {
 	got := assemble(nil, object("shop", "a", func(rl *v1.RateLimit) {

@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
@@ -46,6 +48,22 @@ func Run(run func(Binary) int) int {
 func Publish(tb testing.TB, policies ...policy.RateLimit) *redistest.Server {
 	tb.Helper()
 	server := redistest.Start(tb)
+	PublishTo(tb, redisopstest.At(tb, server.Addr), policies...)
+	return server
+}
+
+// PublishTo publishes the policies on the servers, in place of those of before.
+func PublishTo(tb testing.TB, servers *redisops.Servers, policies ...policy.RateLimit) {
+	tb.Helper()
+	publication := policystore.Publication{Owner: "test/test/test", Set: Set(tb, policies...), Mode: library.ModeFunctions}
+	if _, err := policystore.Publish(tb.Context(), servers, publication); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Set is the set of the policies.
+func Set(tb testing.TB, policies ...policy.RateLimit) *policy.Set {
+	tb.Helper()
 	sealed := make([]policy.RateLimit, len(policies))
 	for i := range policies {
 		sealed[i] = policies[i].Sealed()
@@ -54,11 +72,7 @@ func Publish(tb testing.TB, policies ...policy.RateLimit) *redistest.Server {
 	if err := set.Validate(); err != nil {
 		tb.Fatal(err)
 	}
-	publication := policystore.Publication{Owner: "test/test/test", Set: set, Mode: library.ModeFunctions}
-	if _, err := policystore.Publish(tb.Context(), server.Client(), publication); err != nil {
-		tb.Fatal(err)
-	}
-	return server
+	return set
 }
 
 // Process is a penstockd that runs.
@@ -67,6 +81,8 @@ type Process struct {
 	HTTP, GRPC, Metrics string
 	// PID is the number of the process, for /proc.
 	PID int
+
+	output *buffer
 }
 
 // Start starts penstockd on the server and waits until it is ready. It ends with the test, and its output is shown when that
@@ -74,10 +90,16 @@ type Process struct {
 func (b Binary) Start(tb testing.TB, server *redistest.Server, flags ...string) *Process {
 	tb.Helper()
 	// A machine that is busy with tests is no outage of Redis.
-	flags = append([]string{
-		"--redis", "redis://" + server.Addr, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-		"--command-timeout", "10s",
-	}, flags...)
+	process := b.Launch(tb, append([]string{"--redis", "redis://" + server.Addr, "--command-timeout", "10s"}, flags...)...)
+	process.AwaitLog(tb, "ready")
+	return process
+}
+
+// Launch starts penstockd with these flags beside those of its ports, and waits until it listens, ready or not. It ends with
+// the test, and its output is shown when that fails.
+func (b Binary) Launch(tb testing.TB, flags ...string) *Process {
+	tb.Helper()
+	flags = append([]string{"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"}, flags...)
 	cmd := exec.Command(string(b), flags...)
 	output := &buffer{}
 	cmd.Stdout, cmd.Stderr = output, output
@@ -92,17 +114,28 @@ func (b Binary) Start(tb testing.TB, server *redistest.Server, flags ...string) 
 			tb.Logf("output of penstockd:\n%s", output)
 		}
 	})
+	process := &Process{PID: cmd.Process.Pid, output: output}
+	process.AwaitLog(tb, "listening")
+	process.HTTP, process.GRPC, process.Metrics = output.address("http"), output.address("grpc"), output.address("metrics")
+	return process
+}
+
+// AwaitLog waits until the log has a line with that message. By it readiness is known, too, where /readyz wants a certificate.
+func (p *Process) AwaitLog(tb testing.TB, message string) {
+	tb.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		// By its own word and not by /readyz, which may want a certificate.
-		if strings.Contains(output.String(), `"msg":"ready"`) {
-			return &Process{
-				HTTP: output.address("http"), GRPC: output.address("grpc"), Metrics: output.address("metrics"), PID: cmd.Process.Pid,
-			}
+		if p.Logged(message) > 0 {
+			return
 		}
 	}
-	tb.Fatalf("penstockd is not ready: %s", output)
-	return nil
+	tb.Fatalf("penstockd does not say %q: %s", message, p.Log())
 }
+
+// Logged is how many lines of the log have that message.
+func (p *Process) Logged(message string) int { return strings.Count(p.Log(), `"msg":"`+message+`"`) }
+
+// Log is all that it printed so far.
+func (p *Process) Log() string { return p.output.String() }
 
 // buffer lets a test read what a process is still writing.
 type buffer struct {

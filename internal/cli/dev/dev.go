@@ -22,6 +22,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/engine"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/connect"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 	"github.com/penstock-dev/penstock/internal/service"
@@ -33,8 +34,8 @@ type Options struct {
 	Files []string
 	// Recursive reads the folders below them too.
 	Recursive bool
-	// Redis is Embedded (or empty), or a URL as redisops.ParseURL takes it.
-	Redis string
+	// Redis says how it is reached; a URL of Embedded (or none) is a server within this process.
+	Redis connect.Settings
 	// HTTP and GRPC are the addresses of the doors; port 0 takes a free one.
 	HTTP, GRPC string
 	// Settle is how long files must be left alone before they are read again; 0 is DefaultSettle.
@@ -106,8 +107,8 @@ func run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = store.client.Close() }()
-	caller := redisops.NewCaller(store.client, store.cfg)
+	defer func() { _ = store.servers.Close() }()
+	caller := redisops.NewCaller(store.servers, redisops.CallerOptions{Logger: options.Log})
 	defer caller.Close()
 	var background sync.WaitGroup
 	defer func() {
@@ -131,7 +132,7 @@ func run(ctx context.Context, options Options) error {
 		return errors.Join(err, shut(doors))
 	}
 	background.Go(func() {
-		_ = policystore.Watch(lifetime, store.client, policystore.WatchOptions{Logger: options.Log}, s.use)
+		_ = policystore.Watch(lifetime, store.servers, policystore.WatchOptions{Logger: options.Log}, s.use)
 	})
 	if err := s.awaitInForce(ctx); err != nil {
 		return errors.Join(err, shut(doors))

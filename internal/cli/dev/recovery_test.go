@@ -9,8 +9,10 @@ import (
 
 	"github.com/penstock-dev/penstock/internal/cli/dev"
 	"github.com/penstock-dev/penstock/internal/policy"
+	"github.com/penstock-dev/penstock/internal/redisops/connect"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
@@ -39,7 +41,7 @@ func TestARedisThatLostThePoliciesGetsThemBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
-			r := start(t, dev.Options{Redis: "redis://" + server.Addr, Retry: often, Upkeep: often},
+			r := start(t, dev.Options{Redis: connect.Settings{URL: "redis://" + server.Addr}, Retry: often, Upkeep: often},
 				map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h") + "  onStoreFailure: Deny\n"})
 			r.wantStatus(t, "default/a", 200, 429)
 			r.edit(t, "restored: Redis at "+server.Addr+" holds 1 policy again", func() { lose(t, server) })
@@ -63,7 +65,7 @@ func TestARedisThatLostThePoliciesGetsThemBack(t *testing.T) {
 
 func TestAnEditWhileRedisIsAwayIsInForceOnceItIsBack(t *testing.T) {
 	server := redistest.Start(t)
-	r := start(t, dev.Options{Redis: "redis://" + server.Addr, Retry: often},
+	r := start(t, dev.Options{Redis: connect.Settings{URL: "redis://" + server.Addr}, Retry: often},
 		map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h")})
 	server.Kill()
 	said := r.edit(t, "not published, tried again every 20ms:\n  Redis at "+server.Addr+": ",
@@ -84,7 +86,7 @@ func TestAnEditWhileRedisIsAwayIsInForceOnceItIsBack(t *testing.T) {
 // A mistake in a file must not keep Redis from getting the last good policies back.
 func TestTheLastGoodPoliciesAreRestoredBesideAMistake(t *testing.T) {
 	server := redistest.Start(t)
-	r := start(t, dev.Options{Redis: "redis://" + server.Addr, Retry: often, Upkeep: often},
+	r := start(t, dev.Options{Redis: connect.Settings{URL: "redis://" + server.Addr}, Retry: often, Upkeep: often},
 		map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h")})
 	r.edit(t, "not reloaded", func() { r.write(t, "a.yaml", "kind: [") })
 	r.edit(t, "restored: ", func() { server.Do("FLUSHALL") })
@@ -94,11 +96,11 @@ func TestTheLastGoodPoliciesAreRestoredBesideAMistake(t *testing.T) {
 
 func TestAnotherSessionOnTheSameRedisIsNoticed(t *testing.T) {
 	server := redistest.Start(t)
-	first := start(t, dev.Options{Redis: "redis://" + server.Addr, Upkeep: often}, map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h")})
+	first := start(t, dev.Options{Redis: connect.Settings{URL: "redis://" + server.Addr}, Upkeep: often}, map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h")})
 	first.edit(t, "had other policies than the files; does another penstock dev publish there?", func() {
 		// An owner that publishes once: two sessions would replace each other's for ever.
 		other := policystore.Publication{Owner: server.Client().Get(t.Context(), policystore.OwnerKey).Val(), Set: policy.NewSet(nil), Mode: library.ModeFunctions}
-		if _, err := policystore.Publish(t.Context(), server.Client(), other); err != nil {
+		if _, err := policystore.Publish(t.Context(), redisopstest.At(t, server.Addr), other); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -110,7 +112,7 @@ func TestAnotherSessionOnTheSameRedisIsNoticed(t *testing.T) {
 
 func TestARedisThatIsTakenByAnOperatorIsLeftToIt(t *testing.T) {
 	server := redistest.Start(t)
-	r := start(t, dev.Options{Redis: "redis://" + server.Addr, Retry: often, Upkeep: often},
+	r := start(t, dev.Options{Redis: connect.Settings{URL: "redis://" + server.Addr}, Retry: often, Upkeep: often},
 		map[string]string{"a.yaml": rateLimit("a", "requests: 1, window: 1h")})
 	r.edit(t, `belongs to "3f0c/shop/default", and penstock dev takes nothing over`, func() {
 		server.Do("SET", policystore.OwnerKey, "3f0c/shop/default")

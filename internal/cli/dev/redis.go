@@ -12,7 +12,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
+	"github.com/penstock-dev/penstock/internal/redisops/connect"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
@@ -34,6 +36,7 @@ type store struct {
 	address  string
 	embedded bool
 	cfg      redisops.Config
+	servers  *redisops.Servers
 	client   redis.UniversalClient
 	mode     library.Mode
 }
@@ -47,9 +50,9 @@ func (quiet) Printf(context.Context, string, ...any) {}
 var quietRedis = sync.OnceFunc(func() { redis.SetLogger(quiet{}) })
 
 // openStore reaches the Redis that the options name, and finds out what it can do.
-func openStore(ctx context.Context, url string) (*store, error) {
+func openStore(ctx context.Context, settings connect.Settings) (*store, error) {
 	quietRedis()
-	s := &store{embedded: url == "" || url == Embedded}
+	s := &store{embedded: settings.URL == "" || settings.URL == Embedded}
 	if s.embedded {
 		address, err := startEmbedded(ctx)
 		if err != nil {
@@ -57,22 +60,29 @@ func openStore(ctx context.Context, url string) (*store, error) {
 		}
 		s.cfg = redisops.Config{Addresses: []string{address}}
 	} else {
-		cfg, err := redisops.ParseURL(url)
+		cfg, err := settings.Load()
 		if err != nil {
-			return nil, &UsageError{fmt.Errorf("--redis: %w", err)}
+			return nil, &UsageError{err}
+		}
+		if cfg.Topology == policy.TopologyIndependent {
+			return nil, &UsageError{errors.New("--redis-topology is Independent; such servers hold no rate limits: give one of them alone")}
 		}
 		s.cfg = cfg
 	}
 	s.cfg.CommandTimeout = commandTimeout
-	s.address = s.cfg.Addresses[0]
+	s.address = strings.Join(s.cfg.Addresses, ",")
 	s.name = "Redis at " + s.address
-	s.client = redisops.NewClient(s.cfg)
+	servers, err := redisops.Open(s.cfg)
+	if err != nil {
+		return nil, &UsageError{fmt.Errorf("--redis: %w", err)}
+	}
+	s.servers, s.client = servers, servers.Client()
 
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	capabilities, err := library.Probe(ctx, s.client)
+	capabilities, err := library.ProbeAll(ctx, s.servers)
 	if err != nil {
-		_ = s.client.Close()
+		_ = s.servers.Close()
 		return nil, fmt.Errorf("%s: %w", s.name, err)
 	}
 	s.mode = capabilities.Mode()

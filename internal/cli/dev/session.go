@@ -10,7 +10,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	v1 "github.com/penstock-dev/penstock/api/v1"
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 	"github.com/penstock-dev/penstock/internal/translate"
@@ -37,7 +36,7 @@ func (s *session) begin(ctx context.Context, l loaded) error {
 // publish makes a set of the objects, in which one store serves all, and publishes it.
 func (s *session) publish(ctx context.Context, l loaded) (policystore.Result, error) {
 	assembly := translate.Assemble(translate.Input{RateLimits: l.rateLimits, Published: s.set, SingleStore: true})
-	result, err := policystore.Publish(ctx, s.store.client, policystore.Publication{
+	result, err := policystore.Publish(ctx, s.store.servers, policystore.Publication{
 		Owner: s.owner, Set: assembly.Set, Mode: s.store.mode,
 		// In a cluster a set that drops most policies waits for a confirmation; here the files were just edited.
 		ConfirmShrink: assembly.Set.Hash,
@@ -131,8 +130,11 @@ func describe(p *policy.RateLimit) string {
 		counted = "by " + strings.Join(tuple, ", ")
 	}
 	line := fmt.Sprintf("%s  %s  %s (domain %s)", p.Name, translate.Summary(p), counted, p.Domain)
-	if p.OnStoreFailure == string(v1.FailureModeDeny) {
+	switch p.OnStoreFailure {
+	case policy.FailureDeny:
 		line += ", denied while Redis is gone"
+	case policy.FailureLocalShare:
+		line += ", counted in here while Redis is gone"
 	}
 	return line
 }

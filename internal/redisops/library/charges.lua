@@ -111,13 +111,17 @@ local function wrong_keys(p, keys)
   end
 end
 
--- wrong_end gives an error reply when the arguments do not end before a: behind "door", where the policy asks for it and
--- the call is one for which that matters.
+-- lacks_door tells whether "door" does not stand at a, where the policy asks for it and the call is one for which that
+-- matters.
+local function lacks_door(p, args, a, decides)
+  return decides and p.door and args[a] ~= 'door'
+end
+
+-- wrong_end gives an error reply when the arguments do not end before a, or behind the "door" that has to be there.
 local function wrong_end(p, args, a, decides)
-  if decides and p.door then
-    if args[a] ~= 'door' then
-      return needs_door(p)
-    end
+  if lacks_door(p, args, a, decides) then
+    return needs_door(p)
+  elseif decides and p.door then
     a = a + 1
   end
   if args[a] then
@@ -131,6 +135,9 @@ local function wrong_charge(p, keys, args, decides)
   local failure = wrong_keys(p, keys)
   if failure then
     return failure
+  elseif lacks_door(p, args, 4 + p.values, decides) then
+    -- Before the cost: a policy whose cost is an expression takes none that is empty.
+    return needs_door(p)
   end
   local wrong = wrong_argument(p, args, 1, decides)
   if wrong then
@@ -172,6 +179,9 @@ local function read_charges(keys, args, resolve)
     if failure then
       return nil, failure
     end
+    if lacks_door(p, args, a + 3 + p.values, true) then
+      return nil, needs_door(p)
+    end
     local counter
     local wrong, id = wrong_argument(p, args, a, true), args[a + 2]
     if not wrong then
@@ -193,13 +203,7 @@ local function read_charges(keys, args, resolve)
 
     cost_of[c], id_of[c], counter_of[c] = tonumber(args[a + 1]) or p.cost, id, counter
     asked[counter] = asked[counter] + cost_of[c]
-    a = a + 3 + p.values
-    if p.door then
-      if args[a] ~= 'door' then
-        return nil, needs_door(p)
-      end
-      a = a + 1
-    end
+    a = a + 3 + p.values + (p.door and 1 or 0)
     if not keys[k] and args[a] then
       return nil, too_many(p, args, a)
     end

@@ -9,6 +9,9 @@
 -- penstock_slot_acquire <key> [slots key]   <policy> <slot id> <ttl ms> <value>... [door] → row
 -- penstock_slot_release <key> [slots key]   <policy> <slot id> <value>...                 → row
 -- penstock_policy                           <policy> [kind, default RateLimit]            → its JSON document; writes nothing
+-- penstock_library                                                                       → the hash of the library's text
+--                                           up to the line that registers this function, which Render appends; writes
+--                                           nothing
 --
 -- KEYS:  see charges.lua and slots.lua.
 -- ARGV:  see charges.lua, operations.lua and slots.lua; the policy is its name, <namespace>/<name>.

@@ -28,6 +28,19 @@ local function forgotten(counter, time, now)
   return since ~= nil and since >= time
 end
 
+-- touched adds to a list what a call may touch of a counter: the key, its logs, and the records of an id, of a decision (#)
+-- or a credit (+).
+local function touched(list, key, b, sign, id)
+  list[#list + 1] = key
+  for j = 1, #b.logs do
+    list[#list + 1] = key .. b.logs[j].suffix
+  end
+  if id ~= '' then
+    list[#list + 1], list[#list + 2] = key .. sign .. id, key .. '!reset'
+  end
+  return list
+end
+
 -- counted_of gives, by limit name, how each limit counted that was charged, and the numbers of the last entries.
 local function counted_of(text)
   local marks, last = {}, {}

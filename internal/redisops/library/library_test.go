@@ -109,12 +109,13 @@ func TestFunctionsAndScriptsHaveTheirFlags(t *testing.T) {
 	want := map[string]string{
 		"penstock_limit": "", "penstock_limit_many": "", "penstock_limit_peek": "no-writes", "penstock_policy": "no-writes",
 		"penstock_limit_refund": "allow-oom", "penstock_limit_credit": "", "penstock_limit_reset": "allow-oom",
-		"penstock_slot_acquire": "", "penstock_slot_release": "allow-oom",
+		"penstock_slot_acquire": "", "penstock_slot_release": "allow-oom", "penstock_library": "no-writes",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	delete(want, "penstock_policy") // The caller of a script has the policies.
+	delete(want, "penstock_library")
 	scripts := map[string]string{}
 	for _, s := range library.Scripts() {
 		first, _, _ := strings.Cut(s.Text, "\n")

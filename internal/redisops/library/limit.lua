@@ -11,7 +11,7 @@
 -- Time:  redis.call('TIME'), once.
 --
 -- Everything that may be touched is read before the first write: a key that moved to another node of a cluster then
--- fails the call before it did a part of its work.
+-- fails the call before it did a part of its work. What the caller need not name is looked for first; see all_here.
 
 -- By counter: whether nothing was there, and whether something was that is no state of ours.
 local fresh, garbled = {}, {}
@@ -177,6 +177,20 @@ local function denied(p, b, key, cell, k, now, row)
   write_counter(p, b, key, cell, k, now, 0)
 end
 
+-- unnamed tells whether there is a log that the caller did not name.
+local function unnamed(b, keys)
+  for j = 1, #b.logs do
+    local log, found = keys[1] .. b.logs[j].suffix, false
+    for k = 2, #keys do
+      found = found or keys[k] == log
+    end
+    if not found then
+      return true
+    end
+  end
+  return false
+end
+
 -- limit_one is the whole of penstock_limit and, readonly, penstock_limit_peek: one charge. resolve gives the policy for its
 -- argument, or nil and an error reply. It is limit_many for one, without the arrays: what most calls are.
 local function limit_one(keys, args, resolve, readonly)
@@ -186,6 +200,9 @@ local function limit_one(keys, args, resolve, readonly)
     return failure
   end
   local b, key, cost, id, now = budget_of(p, args, 3), keys[1], tonumber(args[2]) or p.cost, args[3], clock()
+  if id ~= '' or unnamed(b, keys) then
+    all_here(touched({}, key, b, '#', id))
+  end
   if id ~= '' then
     local record
     record, failure = recall(key, '#', id, now)
@@ -262,6 +279,19 @@ local function settle_many(charges, counters, now, rows, over, allowed)
   end
 end
 
+-- touched_by gives what the charges may touch beside the counters, which the caller had to name, and one of these; nothing
+-- when that is all.
+local function touched_by(charges)
+  local list = {}
+  for c = 1, charges do
+    local k = counter_of[c]
+    if id_of[c] ~= '' or budget_for[k].logs[1] then
+      touched(list, key_of[k], budget_for[k], '#', id_of[c])
+    end
+  end
+  return list
+end
+
 -- limit_many is the whole of penstock_limit_many: rows.
 local function limit_many(keys, args, resolve)
   local charges, counters = read_charges(keys, args, resolve)
@@ -270,6 +300,7 @@ local function limit_many(keys, args, resolve)
   end
   local now = clock()
   local rows, over, again = {}, {}, {}
+  all_here(touched_by(charges))
   for c = 1, charges do
     if id_of[c] ~= '' then
       local record, failure = recall(key_of[counter_of[c]], '#', id_of[c], now)

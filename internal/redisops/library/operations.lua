@@ -47,6 +47,7 @@ local function refund(keys, args, resolve)
     return failure
   end
   local cost, id, now = tonumber(args[2]), args[3], clock()
+  all_here(touched({}, key, b, '#', id))
   local record
   if id ~= '' then
     record, failure = recall(key, '#', id, now)
@@ -110,6 +111,7 @@ local function credit(keys, args, resolve)
   if failure then
     return failure
   end
+  all_here(touched({}, key, b, '+', id))
   if id ~= '' then
     local record
     record, failure = recall(key, '+', id, now)
@@ -149,12 +151,11 @@ local function reset(keys, args, resolve)
   elseif args[2] ~= '' or args[3] ~= '' then
     return refuse('BADARG', 'cost and id have to be there and empty')
   end
-  -- All that is touched is read before the first write; see limit.lua.
-  call('EXISTS', key .. '!reset')
   local gone = {key}
   for _, keeper in pairs(p.logs) do
     gone[#gone + 1] = key .. keeper.suffix
   end
+  all_here({key .. '!reset', unpack(gone)})
   call('DEL', unpack(gone))
   local now = clock()
   if not p.slots then

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/penstock-dev/penstock/internal/redisops"
 )
 
 // Mode is how a server is made to decide.
@@ -61,6 +64,37 @@ func Probe(ctx context.Context, client redis.UniversalClient) (Capabilities, err
 		return Capabilities{}, fmt.Errorf("probing for script flags: %w", err)
 	}
 	return Capabilities{ScriptFlags: err == nil}, nil
+}
+
+// ProbeAll gives what all primaries know that answer: decisions go to each of them in the same way. One that does not
+// answer counts as if it knew the same as the others; it fails when none of them can be asked, or one permits too little.
+func ProbeAll(ctx context.Context, servers *redisops.Servers) (Capabilities, error) {
+	primaries, err := servers.Primaries(ctx)
+	if err != nil {
+		return Capabilities{}, fmt.Errorf("probing the primaries: %w", err)
+	}
+	if len(primaries) == 0 {
+		return Capabilities{}, fmt.Errorf("probing the primaries: %w: none has a slot", redisops.ErrNotExecuted)
+	}
+	found, failures := make([]Capabilities, len(primaries)), make([]error, len(primaries))
+	var probing sync.WaitGroup
+	for i := range primaries {
+		probing.Go(func() { found[i], failures[i] = Probe(ctx, primaries[i].Client) })
+	}
+	probing.Wait()
+	all, answered := Capabilities{Functions: true, ScriptFlags: true}, false
+	for i, failure := range failures {
+		if failure == nil {
+			all = Capabilities{Functions: all.Functions && found[i].Functions, ScriptFlags: all.ScriptFlags && found[i].ScriptFlags}
+			answered = true
+		} else if redisops.Classify(failure) == redisops.Configuration {
+			return Capabilities{}, fmt.Errorf("%s: %w", primaries[i].Address, failure)
+		}
+	}
+	if !answered {
+		return Capabilities{}, errors.Join(failures...)
+	}
+	return all, nil
 }
 
 // IsNotCompiled tells whether the error is a server's reply to a script that it could not compile, as those that do not

@@ -39,8 +39,30 @@ func Render(set *policy.Set) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "#!lua name=" + Name + "\n" + concatenate(coreFiles...) + concatenate("slots.lua", "operations.lua") + documents +
-		concatenate("functions.lua"), nil
+	text := "#!lua name=" + Name + "\n" + concatenate(coreFiles...) + concatenate("slots.lua", "operations.lua") + documents +
+		concatenate("functions.lua")
+	return text + registerHash + Hash(text) + registeredHash, nil
+}
+
+// The last line of a library, which registers the function that tells the hash of all before it: by that, whether a server
+// runs a library is known without reading its text, of up to 2 MiB.
+const (
+	registerHash   = "register('" + hashFunction + "', function() return '"
+	registeredHash = "' end, {'no-writes'})\n"
+	hashFunction   = "penstock_library"
+)
+
+// TextTells gives what Told gives of a server that runs this text of Render; of another text "".
+func TextTells(text string) string {
+	at := strings.LastIndex(text, registerHash)
+	if at < 0 {
+		return ""
+	}
+	hash, ends := strings.CutSuffix(text[at+len(registerHash):], registeredHash)
+	if !ends || hash != Hash(text[:at]) {
+		return ""
+	}
+	return hash
 }
 
 // Hash identifies a library's text: the first 128 bits of its SHA-256 in hexadecimal.
@@ -96,7 +118,7 @@ func PolicyNames(text string) []string {
 // literal gives a Lua string literal without escapes, in long brackets of a level that does not occur in the text.
 func literal(s string) string {
 	level := "="
-	for strings.Contains(s+"]", "]"+level+"]") {
+	for strings.Contains(s, "]"+level+"]") || strings.HasSuffix(s, "]"+level) {
 		level += "="
 	}
 	// A line break after the opening bracket is not a part of the string.

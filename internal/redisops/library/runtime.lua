@@ -52,6 +52,15 @@ local function integer(digits)
   end
 end
 
+-- all_here raises an error unless all these keys are on this node. While a slot moves to another node of a cluster, a key that
+-- the caller did not name, and that is on the other one, looks absent; what would be written there then could not be moved
+-- any more. Redis tells by commands with several keys only, so one key is in all of them.
+local function all_here(keys)
+  for from = 2, #keys, BATCH do
+    call('EXISTS', keys[1], unpack(keys, from, min(from + BATCH - 1, #keys)))
+  end
+end
+
 -- shown makes foreign bytes fit for one line of an error reply. The longest name of a policy has 317 bytes.
 local function shown(s)
   if #s > 320 then

@@ -55,17 +55,35 @@ func Scripts() []Script {
 
 // LoadScripts loads all scripts, without #!lua where the server does not know it. It is safe to repeat. It only saves
 // the first calls from sending the text: EVALSHA that meets NOSCRIPT is followed by EVAL anyway.
-func LoadScripts(ctx context.Context, client redis.UniversalClient) error {
+func LoadScripts(ctx context.Context, server redis.Cmdable) error {
 	for _, s := range Scripts() {
-		err := client.ScriptLoad(ctx, s.Text).Err()
+		err := server.ScriptLoad(ctx, s.Text).Err()
 		if IsNotCompiled(err) {
-			err = client.ScriptLoad(ctx, s.Plain().Text).Err()
+			err = server.ScriptLoad(ctx, s.Plain().Text).Err()
 		}
 		if err != nil {
 			return fmt.Errorf("loading script %s: %w", s.Name, err)
 		}
 	}
 	return nil
+}
+
+// ScriptsLoaded tells whether a server has all scripts, each with #!lua or without.
+func ScriptsLoaded(ctx context.Context, server redis.Cmdable) (bool, error) {
+	var hashes []string
+	for _, s := range Scripts() {
+		hashes = append(hashes, s.SHA, s.Plain().SHA)
+	}
+	found, err := server.ScriptExists(ctx, hashes...).Result()
+	if err != nil {
+		return false, fmt.Errorf("asking for the scripts: %w", err)
+	}
+	for i := 0; i+1 < len(found); i += 2 {
+		if !found[i] && !found[i+1] {
+			return false, nil
+		}
+	}
+	return len(found) == len(hashes), nil
 }
 
 func renderScript(name, shebang, call string, files ...string) Script {

@@ -12,6 +12,7 @@
 -- or nil and an error reply. What stands at the keys and is not ours counts as nothing. The last two tell whether the slots
 -- have to go, and what the row says of the state before (see limit.lua).
 local function read_slots(limit, key, id, now)
+  all_here({key, key .. limit.suffix})
   local state = try('HGET', key, limit.name)
   if type(state) == 'table' then
     return nil, unreadable(state, key)

@@ -19,6 +19,8 @@ type canned struct {
 
 func (c canned) Do(context.Context, []any) (any, error) { return c.reply, nil }
 
+func (canned) Slotted() bool { return false }
+
 // BenchmarkDecide is what a decision costs on our side of the wire.
 func BenchmarkDecide(b *testing.B) {
 	row := []any{int64(1), int64(100), int64(99), int64(60000), int64(0), "default", "ok", "", int64(0), int64(0)}

@@ -34,6 +34,10 @@ type Caller interface {
 	Do(ctx context.Context, args []any) (any, error)
 	// Within bounds what is sent after the first command of a decision, which began at start.
 	Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc)
+	// Slotted tells that all keys of one command must be of one hash slot.
+	Slotted() bool
+	// Primary gives the server that commands for the key go to now.
+	Primary(ctx context.Context, key string) (*redis.Client, error)
 }
 
 // Limiter decides by asking Redis. It is safe for concurrent use.
@@ -46,6 +50,8 @@ type Limiter struct {
 	documents preparations
 	// noFlags is set once the server did not compile a script that begins with #!lua.
 	noFlags atomic.Bool
+	// ids makes the ids of charges that are decided apart.
+	ids ids
 
 	limit, many, peek, refund, credit, reset, acquire, release operation
 }
@@ -63,9 +69,10 @@ type script struct {
 	name, text, sha any
 }
 
-// New gives a Limiter. Decisions go through the caller; the client is for loading a library that the server lacks.
-func New(caller Caller, client redis.UniversalClient, mode library.Mode) *Limiter {
-	l := &Limiter{caller: caller, mode: mode, loader: loader{client: client}}
+// New gives a Limiter. Decisions go through the caller; documents is where the published library is read that a server
+// lacks.
+func New(caller Caller, documents redis.UniversalClient, mode library.Mode) *Limiter {
+	l := &Limiter{caller: caller, mode: mode, loader: loader{caller: caller, documents: documents}, ids: newIDs()}
 	for _, o := range []struct {
 		operation *operation
 		script    library.Script
@@ -89,9 +96,23 @@ func New(caller Caller, client redis.UniversalClient, mode library.Mode) *Limite
 // denied say what each would have answered. Several charges of one key have to fit together; the row of a later one
 // speaks of it and the earlier ones together.
 //
-// Errors: ErrNoPolicy, *WrongTypeError, else for redisops.Classify. A script or library that the server lacks is loaded,
-// and the call repeated, all within the time of one command; a call that may have run never is.
+// Where the keys of a command must be of one slot, charges of several slots are decided side by side, those of each slot
+// together: then some may be charged though another was denied. What each charged is undone by Undo, for which there is
+// Row.Undo. When only some could be decided, the error is a *PartialError, and the rows of the others hold.
+//
+// Errors: ErrNoPolicy, *WrongTypeError, *PartialError, else for redisops.Classify. A script or library that the server lacks
+// is loaded, and the call repeated, all within the time of one command; a call that may have run never is.
 func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
+	if len(charges) > 1 && l.caller.Slotted() {
+		if parts := bySlot(charges); len(parts) > 1 {
+			return l.decideApart(ctx, charges, parts)
+		}
+	}
+	return l.decideTogether(ctx, charges)
+}
+
+// decideTogether decides charges by one call.
+func (l *Limiter) decideTogether(ctx context.Context, charges []Charge) ([]Row, error) {
 	switch len(charges) {
 	case 0:
 		return nil, nil
@@ -106,6 +127,9 @@ func (l *Limiter) Decide(ctx context.Context, charges []Charge) ([]Row, error) {
 		reply, err := l.call(ctx, &l.many, along, func(command, script any) ([]any, error) {
 			return l.arguments(&l.many, command, script, charges, along)
 		})
+		if errors.Is(err, redisops.ErrBreakerOpen) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, fmt.Errorf("limit %d charges: %w", len(charges), err)
 		}
@@ -158,7 +182,7 @@ func (l *Limiter) callFunction(ctx context.Context, o *operation, arrange arrang
 	}
 	ctx, cancel := l.caller.Within(ctx, start)
 	defer cancel()
-	if failed := l.loader.load(ctx); failed != nil {
+	if failed := l.loader.load(ctx, args[3].(string)); failed != nil {
 		// In this order, since the reason for not loading says more to redisops.Classify (NOPERM, for example).
 		return nil, fmt.Errorf("loading the function library: %w, after: %w", failed, err)
 	}

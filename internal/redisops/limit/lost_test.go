@@ -156,7 +156,7 @@ func TestTheLibraryThatIsThereIsNeverReplaced(t *testing.T) {
 	// A document that is older than what the server runs.
 	stale := library.NewDocument("#!lua name=penstock\nredis.register_function('stale', function() return 1 end)").Marshal()
 	w.do("SET", library.DocumentKey, stale)
-	if err := library.LoadPublished(context.Background(), w.client); err != nil {
+	if err := library.LoadPublished(context.Background(), w.client, w.client); err != nil {
 		t.Fatal(err)
 	}
 	if rows := w.decide(w.charge("shop/api", 1)); !rows[0].Allowed {

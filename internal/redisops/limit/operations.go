@@ -2,8 +2,10 @@ package limit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
+	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 )
 
@@ -50,7 +52,7 @@ func (l *Limiter) one(ctx context.Context, o *operation, charges []Charge) (Row,
 			return row, nil
 		}
 	}
-	return Row{}, fmt.Errorf("%s %s: %w", o.flagged.name, charges[0].Policy.Name, err)
+	return Row{}, o.failed(charges[0].Policy, err)
 }
 
 // AcquireSlot acquires a slot, or holds one for longer that is held already. Errors: see Decide.
@@ -93,5 +95,14 @@ func (l *Limiter) slot(ctx context.Context, o *operation, slot Slot, arguments .
 			return row, nil
 		}
 	}
-	return Row{}, fmt.Errorf("%s %s: %w", o.flagged.name, slot.Policy.Name, err)
+	return Row{}, o.failed(slot.Policy, err)
+}
+
+// failed tells by which operation the error came about. That a breaker is open is told as it is: it is the error of every
+// call then, and has to cost nothing.
+func (o *operation) failed(p *policy.RateLimit, err error) error {
+	if errors.Is(err, redisops.ErrBreakerOpen) {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", o.flagged.name, p.Name, err)
 }

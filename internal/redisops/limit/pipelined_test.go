@@ -32,13 +32,16 @@ func startPipelined(t *testing.T, mode library.Mode, commandTimeout time.Duratio
 	w := start(t, mode, false, perUser, one("shop/all", fixedWindow(1000, 744*time.Hour)))
 	proxy := redistest.StartProxy(t, w.server.Addr)
 	cfg := redisops.Config{Addresses: []string{proxy.Addr}, CommandTimeout: commandTimeout, DialTimeout: 30 * time.Second}
-	client := redisops.NewClient(cfg)
-	caller := redisops.NewCaller(client, cfg)
+	servers, err := redisops.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := redisops.NewCaller(servers, redisops.CallerOptions{})
 	t.Cleanup(func() {
-		_ = client.Close()
+		_ = servers.Close()
 		caller.Close()
 	})
-	w.limiter = limit.New(caller, client, mode)
+	w.limiter = limit.New(caller, servers.Client(), mode)
 	if err := caller.Warm(t.Context()); err != nil {
 		t.Fatal(err)
 	}

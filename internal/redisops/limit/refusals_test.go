@@ -111,6 +111,8 @@ func TestRefusalsNameWhatIsWrong(t *testing.T) {
 
 		"conditions without a door":     {function: "penstock_limit", keys: []string{whenKey}, args: []any{"shop/when", 1, ""}, want: "PENSTOCK_NEEDS_DOOR shop/when has expressions (when or cost) that only penstockd evaluates: ask one of its doors"},
 		"a cost without a door":         {function: "penstock_limit", keys: []string{costKey}, args: []any{"shop/cost", 1, ""}, want: "PENSTOCK_NEEDS_DOOR shop/cost"},
+		"an empty cost without a door":  {function: "penstock_limit", keys: []string{costKey}, args: []any{"shop/cost", "", ""}, want: "PENSTOCK_NEEDS_DOOR shop/cost"},
+		"one of many, of an empty cost": {function: "penstock_limit_many", keys: []string{apiKey, costKey}, args: []any{"shop/api", 1, "", "bob", "/v1/a", "shop/cost", "", ""}, want: "PENSTOCK_NEEDS_DOOR shop/cost"},
 		"a peek without a door":         {function: "penstock_limit_peek", keys: []string{whenKey}, args: []any{"shop/when", 1, ""}, want: "PENSTOCK_NEEDS_DOOR shop/when"},
 		"another word than door":        {function: "penstock_limit", keys: []string{whenKey}, args: []any{"shop/when", 1, "", "Door"}, want: "PENSTOCK_NEEDS_DOOR shop/when"},
 		"one of many without a door":    {function: "penstock_limit_many", keys: []string{apiKey, whenKey}, args: []any{"shop/api", 1, "", "bob", "/v1/a", "shop/when", 1, ""}, want: "PENSTOCK_NEEDS_DOOR shop/when"},

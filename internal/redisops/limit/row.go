@@ -77,6 +77,9 @@ type Row struct {
 	// New tells that the subject had no state before this charge, Garbled that it had one which nobody of ours has
 	// written, so that it started anew.
 	New, Garbled bool
+	// Undo is the id by which Limiter.Undo gives back what this charge alone was charged, though it was to be charged together
+	// with others; empty when there is nothing to undo.
+	Undo string
 }
 
 // Reasons of a Row.

@@ -183,6 +183,16 @@ func (d direct) Do(ctx context.Context, args []any) (any, error) {
 	return d.client.Do(ctx, args...).Result()
 }
 
+func (direct) Slotted() bool { return false }
+
+func (d direct) Primary(context.Context, string) (*redis.Client, error) {
+	client, is := d.client.(*redis.Client)
+	if !is {
+		return nil, redisops.ErrNotExecuted
+	}
+	return client, nil
+}
+
 func (direct) Within(ctx context.Context, _ time.Time) (context.Context, context.CancelFunc) {
 	return context.WithCancel(ctx)
 }

@@ -11,12 +11,13 @@ import (
 )
 
 func TestForeignOwnerKeepsItsRedis(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
 	const other = "cluster-b/shop/default"
-	publish(t, client, policystore.Publication{Owner: other, Set: setOf(1, 1)})
+	publish(t, servers, policystore.Publication{Owner: other, Set: setOf(1, 1)})
 	before := snapshot(t, client)
 	for name, takeOver := range map[string]string{"no take-over": "", "take-over of somebody else": "cluster-c/shop/default"} {
-		_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, TakeOver: takeOver, Set: setOf(2, 2)})
+		_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, TakeOver: takeOver, Set: setOf(2, 2)})
 		var owned *policystore.OwnedError
 		if !errors.As(err, &owned) || owned.Owner != other {
 			t.Errorf("%s: error %v, want an OwnedError that names %s", name, err, other)
@@ -28,20 +29,21 @@ func TestForeignOwnerKeepsItsRedis(t *testing.T) {
 }
 
 func TestTakeOverOfThePresentOwnerSucceeds(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
 	const other = "cluster-b/shop/default"
-	publish(t, client, policystore.Publication{Owner: other, Set: setOf(1, 1)})
+	publish(t, servers, policystore.Publication{Owner: other, Set: setOf(1, 1)})
 	p := policystore.Publication{TakeOver: other, Set: setOf(1, 1)}
-	if result := publish(t, client, p); !result.Changed {
+	if result := publish(t, servers, p); !result.Changed {
 		t.Error("the owner was not changed")
 	}
 	if got := client.Get(t.Context(), policystore.OwnerKey).Val(); got != owner {
 		t.Errorf("owner = %q, want %q", got, owner)
 	}
-	if result := publish(t, client, p); result.Changed {
+	if result := publish(t, servers, p); result.Changed {
 		t.Error("the annotation that stayed made it write again")
 	}
-	if _, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: other, Set: setOf(1, 1)}); !errors.As(err, new(*policystore.OwnedError)) {
+	if _, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: other, Set: setOf(1, 1)}); !errors.As(err, new(*policystore.OwnedError)) {
 		t.Errorf("the former owner got %v, want an OwnedError", err)
 	}
 }
@@ -50,9 +52,9 @@ func TestTwoPublishersAtOnceLeaveOneOwner(t *testing.T) {
 	server := redistest.Start(t)
 	results := make(chan error, 8)
 	for i := range cap(results) {
-		client := newClient(t, server.Addr)
+		servers := newServers(t, server.Addr)
 		go func() {
-			_, err := policystore.Publish(context.Background(), client,
+			_, err := policystore.Publish(context.Background(), servers,
 				policystore.Publication{Owner: fmt.Sprintf("cluster-%d/shop/default", i), Set: setOf(i+1, 1)})
 			results <- err
 		}()
@@ -89,14 +91,15 @@ func TestShrinkGuard(t *testing.T) {
 		"grown":                          {100, 200, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, redistest.Start(t).Addr)
-			publish(t, client, policystore.Publication{Set: setOf(tc.published, 1)})
+			servers := newServers(t, redistest.Start(t).Addr)
+			client := servers.Client()
+			publish(t, servers, policystore.Publication{Set: setOf(tc.published, 1)})
 			before := snapshot(t, client)
 			p := policystore.Publication{Owner: owner, Set: setOf(tc.next, 1), ConfirmShrink: setOf(tc.next+1, 1).Hash}
 			if tc.confirm {
 				p.ConfirmShrink = p.Set.Hash
 			}
-			_, err := policystore.Publish(t.Context(), client, p)
+			_, err := policystore.Publish(t.Context(), servers, p)
 			var held *policystore.ShrinkHeldError
 			if !tc.wantHeld {
 				if err != nil {
@@ -115,31 +118,31 @@ func TestShrinkGuard(t *testing.T) {
 }
 
 func TestManySmallStepsAreHeldLikeALargeOne(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
-	publish(t, client, policystore.Publication{Set: setOf(100, 1)})
+	servers := newServers(t, redistest.Start(t).Addr)
+	publish(t, servers, policystore.Publication{Set: setOf(100, 1)})
 	var dropped []string
 	for left := 99; left >= 50; left-- {
 		p := policystore.Publication{Set: setOf(left, 1), Dropped: dropped}
-		result := publish(t, client, p)
+		result := publish(t, servers, p)
 		if want := fmt.Sprintf("shop/p%04d", left); len(result.Dropped) != 1 || result.Dropped[0] != want {
 			t.Fatalf("%d left: dropped %v, want %s", left, result.Dropped, want)
 		}
 		dropped = append(dropped, result.Dropped...)
 	}
 	p := policystore.Publication{Owner: owner, Set: setOf(49, 1), Dropped: dropped}
-	_, err := policystore.Publish(t.Context(), client, p)
+	_, err := policystore.Publish(t.Context(), servers, p)
 	var held *policystore.ShrinkHeldError
 	if !errors.As(err, &held) || held.Removed != 51 || held.Of != 100 {
 		t.Fatalf("error %v, want 51 of 100 held", err)
 	}
 	// What came back counts as published, and what was dropped long ago does not count.
-	publish(t, client, policystore.Publication{Set: setOf(60, 1), Dropped: dropped})
-	publish(t, client, policystore.Publication{Set: setOf(50, 1), Dropped: nil})
+	publish(t, servers, policystore.Publication{Set: setOf(60, 1), Dropped: dropped})
+	publish(t, servers, policystore.Publication{Set: setOf(50, 1), Dropped: nil})
 	p.ConfirmShrink = p.Set.Hash
-	if result := publish(t, client, p); len(result.Dropped) != 1 {
+	if result := publish(t, servers, p); len(result.Dropped) != 1 {
 		t.Errorf("confirmed: dropped %v, want one", result.Dropped)
 	}
-	if result := publish(t, client, p); result.Changed || result.Dropped != nil {
+	if result := publish(t, servers, p); result.Changed || result.Dropped != nil {
 		t.Errorf("again: %+v, want nothing changed and nothing dropped", result)
 	}
 }
@@ -156,13 +159,14 @@ func TestShrinkIsHeldWhenTheDocumentIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
-			client := newClient(t, server.Addr)
-			publish(t, client, policystore.Publication{Set: setOf(40, 1)})
+			servers := newServers(t, server.Addr)
+			client := servers.Client()
+			publish(t, servers, policystore.Publication{Set: setOf(40, 1)})
 			for _, command := range damage {
 				server.Do(command...)
 			}
 			before := snapshot(t, client)
-			_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(0, 1)})
+			_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(0, 1)})
 			var held *policystore.ShrinkHeldError
 			if !errors.As(err, &held) || held.Removed != 40 || held.Of != 40 {
 				t.Errorf("error %v, want 40 of 40 held", err)
@@ -170,7 +174,7 @@ func TestShrinkIsHeldWhenTheDocumentIsLost(t *testing.T) {
 			if after := snapshot(t, client); after != before {
 				t.Error("something was written")
 			}
-			publish(t, client, policystore.Publication{Set: setOf(40, 1)})
+			publish(t, servers, policystore.Publication{Set: setOf(40, 1)})
 		})
 	}
 }

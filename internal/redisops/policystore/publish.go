@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 
@@ -20,6 +21,9 @@ const (
 	OwnerKey = "penstock:owner"
 	// PoliciesKey holds the policies in force, as policy.Set.Marshal writes them.
 	PoliciesKey = "penstock:policies"
+	// NamesKey holds the names of those policies, one a line, where there is no library that tells them (script mode): for
+	// ShrinkHeldError, when PoliciesKey is lost.
+	NamesKey = "penstock:names"
 	// Channel gets the hash of each new set.
 	Channel = "penstock:changed"
 )
@@ -27,7 +31,8 @@ const (
 // ErrReadBack tells that Redis does not hold what was just written: somebody else writes there too.
 var ErrReadBack = errors.New("redis does not hold what was just published")
 
-// OwnedError tells that another publisher owns this Redis. Nothing was written.
+// OwnedError tells that another publisher owns this Redis. Nothing was written, unless it took the place while a Cluster, or
+// several Independent servers, were being written to.
 type OwnedError struct {
 	// Owner is the present owner, which a take-over has to name.
 	Owner string
@@ -37,6 +42,21 @@ type OwnedError struct {
 func (e *OwnedError) Error() string {
 	return fmt.Sprintf("%s is %q: another publisher owns this Redis", OwnerKey, e.Owner)
 }
+
+// ReplicaError tells that a server which was to be written to is a replica. Its class is ReadOnly, as that of the refusal
+// which a replica gives unless it was made to take writes.
+type ReplicaError struct {
+	// Address of the replica.
+	Address string
+}
+
+// Error begins as the refusal of a replica does.
+func (e *ReplicaError) Error() string {
+	return "READONLY " + e.Address + " is a replica: nothing was written there"
+}
+
+// RedisError makes the error one of a server.
+func (*ReplicaError) RedisError() {}
 
 // Publication is what is to be in Redis.
 type Publication struct {
@@ -51,106 +71,143 @@ type Publication struct {
 	Dropped []string
 	// ConfirmShrink is the hash of a set that may drop most of the policies; see ShrinkHeldError.
 	ConfirmShrink string
-	// Mode is how the server runs our Lua; see library.Probe.
+	// Mode is how the servers run our Lua; see library.ProbeAll.
 	Mode library.Mode
+	// Parse gives the set of a document; nil means policy.Parse. It is for those who remember what they parsed last.
+	Parse func(document string) (*policy.Set, error)
 }
 
 // Result tells what Publish did.
 type Result struct {
-	// Changed tells whether anything was written. With Previous.Hash == Set.Hash it was a repair: of the owner, of a
+	// Changed tells whether anything was written, scripts included. With Previous.Hash == Set.Hash it was a repair: of the owner, of a
 	// document, or of the library.
 	Changed bool
+	// Document is the set as PoliciesKey is to hold it.
+	Document string
 	// Previous is the set that was in force before; nil when there was none, or what was there could not be read.
 	Previous *policy.Set
-	// Dropped are the names of the policies that this publication removed, sorted; with an error of class UnknownOutcome
-	// those that it may have removed.
+	// Dropped are the names of the policies that this publication removed, sorted; with an error those that it may have
+	// removed.
 	Dropped []string
+	// Missing are the addresses of primaries that do not have the set, since they could not be reached (in time, or are
+	// no primary any more). The others have it, and the error says what is wrong with these.
+	Missing []string
 }
 
 // publishAttempts bounds how often Publish starts again because somebody wrote one of the documents meanwhile.
 const publishAttempts = 3
 
-// Publish makes Redis hold and enforce the set, and writes nothing when it does already.
+// Publish makes Redis hold and enforce the set, and writes nothing when it does already: the owner, the documents without a
+// TTL, the library on every primary (a new one, one that was promoted, restarted empty or flushed), in script mode the
+// scripts on every server; and it announces the set. What was written is read back.
 //
-// Everything is written in one transaction (owner, documents, library, announcement), so that a server that runs out of
-// memory, or a second publisher, leaves the set in force as it was; then it is read back.
+// Standalone and Sentinel: everything is written in one transaction, so that a server that runs out of memory, or a second
+// publisher, leaves the set in force as it was. Independent: likewise on each server, in the order of their addresses, after
+// all that can be reached were found to be ours or nobody's; so of two publishers at once one gets all of them.
+//
+// Cluster: the owner is claimed, then the documents are written, each only over what was found before, then the library goes
+// to every primary, then the set is announced. Before the first of it, each primary is asked whether it takes such a
+// library; when one refuses it nevertheless, what was written is put back. Without the primaries that serve the documents
+// nothing is written; others that cannot be reached hold nobody up (Result.Missing).
 //
 // Errors: *OwnedError, *ShrinkHeldError, library.ErrTooLarge, ErrReadBack; policy.ErrNewerFormat when a newer version
 // published last; otherwise errors for redisops.Classify, of which OutOfMemory means that Redis is full and the set in
-// force stays. After an UnknownOutcome, call it again: it looks first.
-func Publish(ctx context.Context, client redis.UniversalClient, p Publication) (Result, error) {
+// force stays. After an UnknownOutcome, or with Missing, call it again: it looks first.
+func Publish(ctx context.Context, servers *redisops.Servers, p Publication) (Result, error) {
 	if p.Owner == "" || p.Set == nil {
 		return Result{}, errors.New("publish: want an owner and a set")
 	}
-	want, err := wanted(p)
+	want, text, err := wanted(p)
 	if err != nil {
 		return Result{}, fmt.Errorf("publish: %w", err)
 	}
-	for attempt := 1; ; attempt++ {
-		result, err := publishOnce(ctx, client, p, want)
-		if err == nil || attempt == publishAttempts || !errors.Is(err, redis.TxFailedErr) {
-			return result, err
-		}
+	if p.Parse == nil {
+		p.Parse = func(document string) (*policy.Set, error) { return policy.Parse([]byte(document)) }
 	}
-}
-
-func publishOnce(ctx context.Context, client redis.UniversalClient, p Publication, want state) (Result, error) {
+	w := &publishing{servers: servers, Publication: p, want: want, text: text}
 	var result Result
-	err := client.Watch(ctx, func(tx *redis.Tx) error {
-		have, err := readState(ctx, tx, client, p.Mode)
+	for attempt := 1; ; attempt++ {
+		one, err := w.publish(ctx)
+		// What earlier attempts did was done; only who is missing is seen anew.
+		result.Missing = nil
+		result.add(one)
+		if err != nil && attempt < publishAttempts && errors.Is(err, redis.TxFailedErr) {
+			continue
+		}
+		if err == nil && p.Mode == library.ModeScripts {
+			err = w.loadScripts(ctx, &result)
+		}
 		if err != nil {
-			return err
+			err = fmt.Errorf("publish: %w", err)
 		}
-		if !mayPublish(p, have.owner) {
-			return &OwnedError{Owner: *have.owner}
-		}
-		if result.Previous, err = previous(have); err != nil {
-			return err
-		}
-		if result.Previous != nil {
-			have.hash = result.Previous.Hash
-		}
-		published := names(have, result.Previous)
-		if err := checkShrink(published, p); err != nil {
-			return err
-		}
-		if len(differences(have, want)) == 0 {
-			return nil
-		}
-		err = write(ctx, tx, client, p.Mode, have, want)
-		if err == nil || redisops.Classify(err) == redisops.UnknownOutcome {
-			result.Dropped = missing(published, p.Set)
-		}
-		result.Changed = err == nil
-		return err
-	}, OwnerKey, PoliciesKey, library.DocumentKey)
-	if err != nil {
-		return Result{Previous: result.Previous, Dropped: result.Dropped}, fmt.Errorf("publish: %w", err)
+		return result, err
 	}
-	if !result.Changed {
-		return result, nil
-	}
-	got, err := readState(ctx, client, client, p.Mode)
-	if err != nil {
-		return result, fmt.Errorf("read back: %w", err)
-	}
-	if differ := differences(got, want); len(differ) > 0 {
-		return result, fmt.Errorf("%w: %v differ", ErrReadBack, differ)
-	}
-	return result, nil
 }
 
-func mayPublish(p Publication, owner *string) bool {
-	return owner == nil || *owner == p.Owner || *owner == p.TakeOver
+// publishing is one call of Publish.
+type publishing struct {
+	Publication
+	servers *redisops.Servers
+	want    state
+	text    string // of the library
+}
+
+func (w *publishing) publish(ctx context.Context) (Result, error) {
+	primaries, err := w.servers.Primaries(ctx)
+	if err != nil {
+		return Result{}, fmt.Errorf("find the primaries: %w", err)
+	}
+	switch w.servers.Config().Topology {
+	case policy.TopologyCluster:
+		return w.publishCluster(ctx, primaries)
+	case policy.TopologyIndependent:
+		return w.publishEach(ctx, primaries)
+	default:
+		return w.publishServer(ctx, primaries[0])
+	}
+}
+
+// finding is what a look at Redis before a publication gave.
+type finding struct {
+	have state
+	// previous is the set in force, nil when there is none that can be read.
+	previous *policy.Set
+	// published are the names of the policies in force.
+	published []string
+}
+
+// examine tells whether the set may be published over what is there. texts gives the texts of the libraries that are loaded.
+func (w *publishing) examine(have state, texts func() ([]string, error)) (finding, error) {
+	found := finding{have: have}
+	if owner := have.owner.text; owner != nil && *owner != w.Owner && *owner != w.TakeOver {
+		return found, &OwnedError{Owner: *owner}
+	}
+	var err error
+	if found.previous, err = w.previous(have); err != nil {
+		return found, err
+	}
+	if found.previous != nil {
+		found.have.hash = found.previous.Hash
+		found.published = setNames(found.previous)
+	} else {
+		var loaded []string
+		if w.Mode == library.ModeFunctions {
+			if loaded, err = texts(); err != nil {
+				return found, err
+			}
+		}
+		found.published = lostNames(have, loaded)
+	}
+	return found, checkShrink(found.published, w.Publication)
 }
 
 // previous gives the published set. What is no set of ours (somebody wrote there) counts as none and is overwritten, but
 // not what a newer version wrote: it may hold what this one would drop.
-func previous(have state) (*policy.Set, error) {
-	if have.policies == nil {
+func (w *publishing) previous(have state) (*policy.Set, error) {
+	if have.policies.text == nil {
 		return nil, nil
 	}
-	set, err := policy.Parse([]byte(*have.policies))
+	set, err := w.Parse(*have.policies.text)
 	if errors.Is(err, policy.ErrNewerFormat) {
 		return nil, fmt.Errorf("%s: %w; to let this version publish, delete the key", PoliciesKey, err)
 	}
@@ -160,79 +217,62 @@ func previous(have state) (*policy.Set, error) {
 	return set, nil
 }
 
-// write puts into Redis what differs, all or nothing.
-func write(ctx context.Context, tx *redis.Tx, client redis.UniversalClient, mode library.Mode, have, want state) error {
-	if mode == library.ModeScripts {
-		if err := library.LoadScripts(ctx, client); err != nil {
-			return fmt.Errorf("load scripts: %w", err)
-		}
-	}
-	var load *redis.StringCmd
-	commands, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		setDocuments(ctx, pipe, have, want)
-		if want.loaded != nil && !equal(have.loaded, want.loaded) {
-			load = pipe.FunctionLoadReplace(ctx, *want.loaded)
-		}
-		// Also for a repair: a set that penstockd could not read may be readable now.
-		pipe.Publish(ctx, Channel, want.hash)
-		return nil
-	})
-	if err == nil {
-		return nil
-	}
-	if load == nil || load.Err() == nil || redisops.Classify(err) == redisops.UnknownOutcome || !executed(commands, load) {
-		return firstError(commands, err)
-	}
-	// The transaction ran, all but the library: the server refuses it. The documents follow the library that is in force.
-	err = fmt.Errorf("load the library: %w", load.Err())
-	if _, restoring := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		setDocuments(ctx, pipe, want, have)
-		if have.hash != "" {
-			pipe.Publish(ctx, Channel, have.hash)
-		}
-		return nil
-	}); restoring != nil {
-		return errors.Join(err, fmt.Errorf("and put the former documents back: %w", restoring))
-	}
-	return err
+// conflicts tells of an error that what is in Redis, and no server, stands against the publication.
+func conflicts(err error) bool {
+	return errors.As(err, new(*OwnedError)) || errors.As(err, new(*ShrinkHeldError)) ||
+		errors.Is(err, policy.ErrNewerFormat) || errors.Is(err, ErrReadBack) || errors.Is(err, redis.TxFailedErr)
 }
 
-// executed tells whether the transaction ran: then no command but the refused one has an error.
-func executed(commands []redis.Cmder, refused redis.Cmder) bool {
-	for _, command := range commands {
-		if command != refused && command.Err() != nil {
-			return false
-		}
+// away tells of an error that it is one of a server which cannot be written to for now, and of no other.
+func away(err error) bool {
+	if conflicts(err) {
+		return false
 	}
-	return true
+	switch redisops.Classify(err) {
+	case redisops.NotExecuted, redisops.UnknownOutcome, redisops.Unavailable, redisops.ReadOnly:
+		return true
+	default:
+		return false
+	}
 }
 
-// firstError gives the error that made the server discard a transaction, where it is known: EXECABORT alone does not tell
-// that Redis is full.
-func firstError(commands []redis.Cmder, err error) error {
-	for _, command := range commands {
-		if cause := command.Err(); cause != nil && !redis.IsExecAbortError(cause) && redisops.Classify(cause) != redisops.UnknownOutcome {
-			return fmt.Errorf("%s: %w", command.Name(), cause)
+// checkRole fails with a ReplicaError on a replica: one that takes writes would not say so. HELLO needs no right. The
+// connection is given up then, since its address may lead to the primary by now.
+func checkRole(ctx context.Context, server redis.Cmdable, address string) error {
+	hello := redis.NewCmd(ctx, "hello")
+	_, _ = server.Pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Process(ctx, hello) })
+	reply, err := hello.Result()
+	if err != nil {
+		if _, answered := errors.AsType[redis.Error](err); answered {
+			return nil // It does not know HELLO; then a replica refuses the write.
 		}
+		return fmt.Errorf("ask %s for its role: %w", address, err)
 	}
-	return err
+	if role := helloRole(reply); role != "replica" && role != "slave" {
+		return nil
+	}
+	_, _ = server.Pipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Process(ctx, redis.NewCmd(ctx, "quit")) })
+	return &ReplicaError{Address: address}
 }
 
-func setDocuments(ctx context.Context, pipe redis.Pipeliner, from, to state) {
-	for _, document := range []struct {
-		key      string
-		from, to *string
-	}{
-		{OwnerKey, from.owner, to.owner},
-		{library.DocumentKey, from.library, to.library},
-		{PoliciesKey, from.policies, to.policies},
-	} {
-		switch {
-		case equal(document.from, document.to):
-		case document.to == nil:
-			pipe.Del(ctx, document.key)
-		default:
-			pipe.Set(ctx, document.key, *document.to, 0)
+// helloRole gives the role from the reply to HELLO: a map, in RESP2 a list.
+func helloRole(reply any) any {
+	switch fields := reply.(type) {
+	case map[any]any:
+		return fields["role"]
+	case []any:
+		for i := 0; i+1 < len(fields); i += 2 {
+			if fields[i] == "role" {
+				return fields[i+1]
+			}
 		}
 	}
+	return nil
+}
+
+// addMissing adds addresses to those that are missing, each once, sorted.
+func (r *Result) addMissing(addresses ...string) {
+	r.Missing = append(r.Missing, addresses...)
+	slices.Sort(r.Missing)
+	r.Missing = slices.Compact(r.Missing)
 }

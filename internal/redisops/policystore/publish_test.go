@@ -14,6 +14,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
@@ -33,19 +34,17 @@ func setOf(n int, requests int64) *policy.Set {
 	return policy.NewSet(limits)
 }
 
-func newClient(t *testing.T, addr string) redis.UniversalClient {
+func newServers(t *testing.T, addr string) *redisops.Servers {
 	t.Helper()
-	client := redisops.NewClient(redisops.Config{Addresses: []string{addr}, DialTimeout: 10 * time.Second})
-	t.Cleanup(func() { _ = client.Close() })
-	return client
+	return redisopstest.Open(t, redisops.Config{Addresses: []string{addr}, DialTimeout: 10 * time.Second})
 }
 
-func publish(t *testing.T, client redis.UniversalClient, p policystore.Publication) policystore.Result {
+func publish(t *testing.T, servers *redisops.Servers, p policystore.Publication) policystore.Result {
 	t.Helper()
 	if p.Owner == "" {
 		p.Owner = owner
 	}
-	result, err := policystore.Publish(t.Context(), client, p)
+	result, err := policystore.Publish(t.Context(), servers, p)
 	if err != nil {
 		t.Fatalf("Publish: %v", err)
 	}
@@ -79,7 +78,8 @@ func writes(t *testing.T, client redis.UniversalClient) string {
 }
 
 func TestPublishedSetIsReadBackServedAndAnnounced(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
 	pubsub := client.Subscribe(t.Context(), policystore.Channel)
 	defer func() { _ = pubsub.Close() }()
 	if _, err := pubsub.Receive(t.Context()); err != nil {
@@ -87,7 +87,7 @@ func TestPublishedSetIsReadBackServedAndAnnounced(t *testing.T) {
 	}
 	set := setOf(3, 100)
 
-	result := publish(t, client, policystore.Publication{Set: set})
+	result := publish(t, servers, policystore.Publication{Set: set})
 	if !result.Changed || result.Previous != nil {
 		t.Errorf("Result = %+v, want changed and no previous set", result)
 	}
@@ -113,12 +113,13 @@ func TestPublishedSetIsReadBackServedAndAnnounced(t *testing.T) {
 }
 
 func TestNothingIsWrittenWhenNothingChanged(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
 	set := setOf(3, 100)
-	publish(t, client, policystore.Publication{Set: set})
+	publish(t, servers, policystore.Publication{Set: set})
 	before := writes(t, client)
 
-	result := publish(t, client, policystore.Publication{Set: setOf(3, 100)})
+	result := publish(t, servers, policystore.Publication{Set: setOf(3, 100)})
 	if result.Changed || result.Previous == nil || result.Previous.Hash != set.Hash {
 		t.Errorf("Result = %+v, want unchanged, and the set as the previous one", result)
 	}
@@ -145,14 +146,15 @@ func TestDriftIsRepaired(t *testing.T) {
 		"owner of a wrong type":    func(c redis.UniversalClient) error { return replaceByList(c, policystore.OwnerKey) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, redistest.Start(t).Addr)
+			servers := newServers(t, redistest.Start(t).Addr)
+			client := servers.Client()
 			p := policystore.Publication{Set: setOf(3, 100)}
-			publish(t, client, p)
+			publish(t, servers, p)
 			want := snapshot(t, client)
 			if err := damage(client); err != nil {
 				t.Fatal(err)
 			}
-			if result := publish(t, client, p); !result.Changed {
+			if result := publish(t, servers, p); !result.Changed {
 				t.Error("nothing was repaired")
 			}
 			if got := snapshot(t, client); got != want {
@@ -170,13 +172,14 @@ func replaceByList(client redis.UniversalClient, key string) error {
 }
 
 func TestFullRedisKeepsTheSetInForce(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
-	publish(t, client, policystore.Publication{Set: setOf(2, 1)})
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(2, 1)})
 	before := snapshot(t, client)
 	if err := client.ConfigSet(t.Context(), "maxmemory", "1mb").Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(2, 2)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(2, 2)})
 	if class := redisops.Classify(err); class != redisops.OutOfMemory {
 		t.Errorf("error %v is of class %q, want out of memory", err, class)
 	}
@@ -186,13 +189,14 @@ func TestFullRedisKeepsTheSetInForce(t *testing.T) {
 	if err := client.ConfigSet(t.Context(), "maxmemory", "0").Err(); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, client, policystore.Publication{Set: setOf(2, 2)})
+	publish(t, servers, policystore.Publication{Set: setOf(2, 2)})
 }
 
 // A library that the server refuses for another reason than memory is seen only when the transaction has run.
 func TestRefusedLibraryKeepsTheSetInForce(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
-	publish(t, client, policystore.Publication{Set: setOf(2, 1)})
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(2, 1)})
 	before := snapshot(t, client)
 	// Somebody else's library has taken a name of ours, so that ours cannot be loaded.
 	if err := client.FunctionDelete(t.Context(), library.Name).Err(); err != nil {
@@ -201,7 +205,7 @@ func TestRefusedLibraryKeepsTheSetInForce(t *testing.T) {
 	if err := client.FunctionLoad(t.Context(), "#!lua name=foreign\nredis.register_function('penstock_limit', function() return 1 end)").Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(2, 2)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(2, 2)})
 	if err == nil {
 		t.Fatal("a library that the server refused was published")
 	}
@@ -212,17 +216,18 @@ func TestRefusedLibraryKeepsTheSetInForce(t *testing.T) {
 	if err := client.FunctionDelete(t.Context(), "foreign").Err(); err != nil {
 		t.Fatal(err)
 	}
-	publish(t, client, policystore.Publication{Set: setOf(2, 1)})
+	publish(t, servers, policystore.Publication{Set: setOf(2, 1)})
 	if after := snapshot(t, client); after != before {
 		t.Errorf("after the repair: %s\nwant: %s", after, before)
 	}
 }
 
 func TestTooLargeSetIsRefusedBeforeAnythingIsWritten(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
-	publish(t, client, policystore.Publication{Set: setOf(2, 1)})
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(2, 1)})
 	before := snapshot(t, client)
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(20_000, 1)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(20_000, 1)})
 	if !errors.Is(err, library.ErrTooLarge) {
 		t.Errorf("error %v, want %v", err, library.ErrTooLarge)
 	}
@@ -232,12 +237,13 @@ func TestTooLargeSetIsRefusedBeforeAnythingIsWritten(t *testing.T) {
 }
 
 func TestSetOfANewerVersionIsNotOverwritten(t *testing.T) {
-	client := newClient(t, redistest.Start(t).Addr)
+	servers := newServers(t, redistest.Start(t).Addr)
+	client := servers.Client()
 	newer := fmt.Sprintf(`{"format":%d,"hash":"x"}`, policy.Format+1)
 	if err := client.Set(t.Context(), policystore.PoliciesKey, newer, 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
 	if !errors.Is(err, policy.ErrNewerFormat) {
 		t.Errorf("error %v, want %v", err, policy.ErrNewerFormat)
 	}
@@ -248,9 +254,9 @@ func TestSetOfANewerVersionIsNotOverwritten(t *testing.T) {
 
 func TestOnAReplicaNothingIsPublished(t *testing.T) {
 	primary, server := redistest.Start(t), redistest.Start(t)
-	client := newClient(t, server.Addr)
+	servers := newServers(t, server.Addr)
 	server.ReplicaOf(primary)
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
 	if class := redisops.Classify(err); class != redisops.ReadOnly {
 		t.Errorf("error %v is of class %q, want read only", err, class)
 	}
@@ -258,9 +264,9 @@ func TestOnAReplicaNothingIsPublished(t *testing.T) {
 
 func TestUnreachableRedisIsAnErrorOfItsClass(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
+	servers := newServers(t, server.Addr)
 	server.Kill()
-	_, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
+	_, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: owner, Set: setOf(2, 1)})
 	if class := redisops.Classify(err); class != redisops.NotExecuted {
 		t.Errorf("error %v is of class %q, want not executed", err, class)
 	}
@@ -274,8 +280,8 @@ func TestIncompletePublicationIsRefused(t *testing.T) {
 		"a forged hash": {Owner: owner, Set: &policy.Set{Format: policy.Format, Hash: "00", RateLimits: []policy.RateLimit{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, "127.0.0.1:1")
-			if _, err := policystore.Publish(t.Context(), client, p); err == nil || redisops.Classify(err) == redisops.NotExecuted {
+			servers := newServers(t, "127.0.0.1:1")
+			if _, err := policystore.Publish(t.Context(), servers, p); err == nil || redisops.Classify(err) == redisops.NotExecuted {
 				t.Errorf("error %v, want a refusal before Redis is asked", err)
 			}
 		})
@@ -284,9 +290,10 @@ func TestIncompletePublicationIsRefused(t *testing.T) {
 
 func TestScriptModeWorksOnTheEmbeddedServer(t *testing.T) {
 	server := miniredis.RunT(t)
-	client := newClient(t, server.Addr())
+	servers := newServers(t, server.Addr())
+	client := servers.Client()
 	p := policystore.Publication{Set: setOf(3, 100), Mode: library.ModeScripts}
-	if result := publish(t, client, p); !result.Changed {
+	if result := publish(t, servers, p); !result.Changed {
 		t.Error("nothing was written")
 	}
 	set, err := policystore.Read(t.Context(), client)
@@ -296,17 +303,18 @@ func TestScriptModeWorksOnTheEmbeddedServer(t *testing.T) {
 	if server.Exists(library.DocumentKey) {
 		t.Error("a library's document was written for a server without functions")
 	}
-	if result := publish(t, client, p); result.Changed {
+	if result := publish(t, servers, p); result.Changed {
 		t.Error("it was written twice")
 	}
-	if _, err := policystore.Publish(t.Context(), client, policystore.Publication{Owner: "x/y/z", Set: setOf(1, 1), Mode: library.ModeScripts}); !errors.As(err, new(*policystore.OwnedError)) {
+	if _, err := policystore.Publish(t.Context(), servers, policystore.Publication{Owner: "x/y/z", Set: setOf(1, 1), Mode: library.ModeScripts}); !errors.As(err, new(*policystore.OwnedError)) {
 		t.Errorf("a foreign publisher got %v", err)
 	}
 }
 
 func TestReadTellsWhatIsWrong(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
 	if _, err := policystore.Read(t.Context(), client); !errors.Is(err, policystore.ErrNoPolicies) {
 		t.Errorf("empty Redis: %v, want %v", err, policystore.ErrNoPolicies)
 	}

@@ -3,6 +3,7 @@ package policystore
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
@@ -51,23 +52,30 @@ func missing(names []string, set *policy.Set) []string {
 	return gone
 }
 
-// names gives the sorted names of the policies in force: those of the published set, or, when that cannot be read, those
-// that the libraries were rendered with. A document that somebody deleted must not let a publication drop everything.
-func names(have state, published *policy.Set) []string {
+// setNames gives the names of a set's policies, sorted.
+func setNames(set *policy.Set) []string {
+	names := make([]string, len(set.RateLimits))
+	for i := range set.RateLimits {
+		names[i] = set.RateLimits[i].Name
+	}
+	return names
+}
+
+// lostNames gives the sorted names of the policies in force when the published set cannot be read: those that the libraries
+// were rendered with, loaded ones and the document, or those of the list. A document that somebody deleted must not let a
+// publication drop everything.
+func lostNames(have state, loaded []string) []string {
 	var all []string
-	if published != nil {
-		for i := range published.RateLimits {
-			all = append(all, published.RateLimits[i].Name)
-		}
-		return all
+	for _, text := range loaded {
+		all = append(all, library.PolicyNames(text)...)
 	}
-	if have.loaded != nil {
-		all = library.PolicyNames(*have.loaded)
-	}
-	if have.library != nil {
-		if document, err := library.ParseDocument([]byte(*have.library)); err == nil {
+	if have.library.text != nil {
+		if document, err := library.ParseDocument([]byte(*have.library.text)); err == nil {
 			all = append(all, library.PolicyNames(document.Text)...)
 		}
+	}
+	if have.names.text != nil && *have.names.text != "" {
+		all = append(all, strings.Split(*have.names.text, "\n")...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)

@@ -3,86 +3,128 @@ package policystore
 import (
 	"context"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 )
 
-// state is what Redis holds, or is to hold; nil where there is nothing.
+// document is what stands at one of our keys, or is to stand there.
+type document struct {
+	// text is nil where there is nothing, or no string, which is overwritten.
+	text *string
+	// expires tells that somebody has put a TTL on it.
+	expires bool
+}
+
+func (d document) fits(want document) bool { return !d.expires && equal(d.text, want.text) }
+
+// state is what Redis holds, or is to hold.
 type state struct {
-	owner, policies *string
-	// library is the document from which penstockd loads the library, loaded the text that the server runs; both are for
-	// function mode only.
-	library, loaded *string
+	owner, policies document
+	// library is the document from which penstockd loads the library; nothing in script mode, which leaves alone whatever
+	// stands there.
+	library document
+	// names tells what PoliciesKey holds, for when that is lost; nothing in function mode, where the library tells it, and
+	// which leaves alone whatever stands there.
+	names document
+	// told is what the library of the server tells of itself; see library.Told. Nothing in script mode.
+	told string
 	// hash of the policies, for the announcement.
 	hash string
 }
 
-func wanted(p Publication) (state, error) {
-	if err := p.Set.Validate(); err != nil {
-		return state{}, err
+// entries gives the documents of a mode with their keys, in the order in which they are written: the owner first, and the
+// policies last, so that who reads them finds the library.
+func (s *state) entries(mode library.Mode) []entry {
+	if mode == library.ModeScripts {
+		return []entry{{OwnerKey, &s.owner}, {NamesKey, &s.names}, {PoliciesKey, &s.policies}}
 	}
-	policies := string(p.Set.Marshal())
-	want := state{owner: &p.Owner, policies: &policies, hash: p.Set.Hash}
-	if p.Mode == library.ModeScripts {
-		return want, nil
-	}
-	text, err := library.Render(p.Set)
-	if err != nil {
-		return state{}, fmt.Errorf("render the library: %w", err)
-	}
-	document := string(library.NewDocument(text).Marshal())
-	want.library, want.loaded = &document, &text
-	return want, nil
+	return []entry{{OwnerKey, &s.owner}, {library.DocumentKey, &s.library}, {PoliciesKey, &s.policies}}
 }
 
-// readState reads the documents with reader, so that it may be a transaction that watches them.
-func readState(ctx context.Context, reader redis.Cmdable, client redis.UniversalClient, mode library.Mode) (state, error) {
-	keys := []string{OwnerKey, PoliciesKey, library.DocumentKey}
-	// MGET gives nothing for a key that holds no string, where GET would fail; SET overwrites such a key.
-	values, err := reader.MGet(ctx, keys...).Result()
-	if err != nil {
-		return state{}, fmt.Errorf("read %v: %w", keys, err)
+type entry struct {
+	key string
+	*document
+}
+
+// wanted gives the state that is to be, and the text of the library in it.
+func wanted(p Publication) (want state, text string, err error) {
+	if err := p.Set.Validate(); err != nil {
+		return state{}, "", err
 	}
+	policies := string(p.Set.Marshal())
+	want = state{owner: document{text: &p.Owner}, policies: document{text: &policies}, hash: p.Set.Hash}
+	if p.Mode == library.ModeScripts {
+		names := strings.Join(setNames(p.Set), "\n")
+		want.names.text = &names
+		return want, "", nil
+	}
+	text, err = library.Render(p.Set)
+	if err != nil {
+		return state{}, "", fmt.Errorf("render the library: %w", err)
+	}
+	marshalled := string(library.NewDocument(text).Marshal())
+	want.library.text, want.told = &marshalled, library.TextTells(text)
+	return want, text, nil
+}
+
+// readState reads the documents; of one server also what its library tells, where it is for that.
+func readState(ctx context.Context, reader redis.Cmdable, mode library.Mode, told bool) (state, error) {
 	var have state
-	for i, field := range []**string{&have.owner, &have.policies, &have.library} {
-		if i < len(values) {
-			if text, is := values[i].(string); is {
-				*field = &text
-			}
+	entries := have.entries(mode)
+	texts, ttls := make([]*redis.StringCmd, len(entries)), make([]*redis.DurationCmd, len(entries))
+	var asked *redis.Cmd
+	// The error is that of the first command, which may be a key that is not there, or holds no string.
+	_, _ = reader.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i := range entries {
+			texts[i], ttls[i] = pipe.Get(ctx, entries[i].key), pipe.PTTL(ctx, entries[i].key)
 		}
+		if told {
+			asked = library.AskTold(ctx, pipe)
+		}
+		return nil
+	})
+	for i := range entries {
+		text, err := texts[i].Result()
+		switch redisops.Classify(err) {
+		case redisops.None:
+			if err == nil {
+				entries[i].text = &text
+			}
+		case redisops.WrongType: // a SET overwrites it
+		default:
+			return state{}, fmt.Errorf("read %s: %w", entries[i].key, err)
+		}
+		ttl, err := ttls[i].Result()
+		if err != nil {
+			return state{}, fmt.Errorf("read the TTL of %s: %w", entries[i].key, err)
+		}
+		entries[i].expires = entries[i].text != nil && ttl >= time.Duration(0)
 	}
-	if mode == library.ModeScripts {
-		// Whatever stands there is not ours to change.
-		have.library = nil
-		return have, nil
-	}
-	text, found, err := library.Loaded(ctx, client)
-	if err != nil {
-		return state{}, fmt.Errorf("read the library: %w", err)
-	}
-	if found {
-		have.loaded = &text
+	if asked != nil {
+		var err error
+		if have.told, err = library.ToldBy(asked); err != nil {
+			return state{}, err
+		}
 	}
 	return have, nil
 }
 
 // differences names what is not as wanted.
-func differences(have, want state) []string {
+func differences(have, want state, mode library.Mode) []string {
 	var differ []string
-	for _, part := range []struct {
-		name       string
-		have, want *string
-	}{
-		{OwnerKey, have.owner, want.owner},
-		{PoliciesKey, have.policies, want.policies},
-		{library.DocumentKey, have.library, want.library},
-		{"the function library", have.loaded, want.loaded},
-	} {
-		if !equal(part.have, part.want) {
-			differ = append(differ, part.name)
+	wants := want.entries(mode)
+	for i, e := range have.entries(mode) {
+		if !e.fits(*wants[i].document) {
+			differ = append(differ, e.key)
 		}
+	}
+	if have.told != want.told {
+		differ = append(differ, "the function library")
 	}
 	return differ
 }

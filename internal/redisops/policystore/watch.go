@@ -3,9 +3,11 @@ package policystore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,11 +42,14 @@ type WatchOptions struct {
 
 // Watch reads the published set, gives it to use, and then gives every set that differs from the one before, within
 // milliseconds of its publication while Redis can be reached. On any error, be it that Redis is gone or that the document cannot be
-// read (ErrNoPolicies and policy.ErrNewerFormat too), the last good set stays and Watch goes on trying.
+// read (ErrNoPolicies and policy.ErrNewerFormat too), the last good set stays and Watch goes on trying: soon where Redis
+// cannot be asked, else at the next announcement or resync.
 //
 // It calls use from one goroutine at a time, and returns nil when ctx ends.
-func Watch(ctx context.Context, client redis.UniversalClient, options WatchOptions, use func(*policy.Set)) error {
-	w := &watcher{client: client, options: options.withDefaults(), use: use}
+func Watch(ctx context.Context, servers *redisops.Servers, options WatchOptions, use func(*policy.Set)) error {
+	w := &watcher{servers: servers, options: options.withDefaults(), use: use}
+	w.pauses = backoff{least: w.options.MinBackoff, most: w.options.MaxBackoff}
+	w.rereads = w.pauses
 	w.reading = transition{what: "read the published policies", watcher: w}
 	w.listening = transition{what: "listen for changed policies", watcher: w}
 	for ctx.Err() == nil {
@@ -61,7 +66,7 @@ func Watch(ctx context.Context, client redis.UniversalClient, options WatchOptio
 
 // pause waits before it is tried again to listen.
 func (w *watcher) pause(ctx context.Context) {
-	over := time.After(w.backoff())
+	over := time.After(w.pauses.next())
 	for {
 		select {
 		case <-over:
@@ -104,20 +109,31 @@ func (o WatchOptions) withDefaults() WatchOptions {
 }
 
 type watcher struct {
-	client  redis.UniversalClient
+	servers *redisops.Servers
 	options WatchOptions
 	use     func(*policy.Set)
 
 	document []byte // of the set in use
 	hash     string // of the set in use
-	failures int    // to listen, in a row
+	pauses   backoff
+	turn     int // which of several servers to listen to
+
+	// reread tells when to read the set again, since Redis could not be asked; nil while it could.
+	reread  <-chan time.Time
+	rereads backoff
 
 	reading, listening transition
 }
 
 // refresh reads the set and hands it on when it is another one.
 func (w *watcher) refresh(ctx context.Context) {
-	document, err := readDocument(ctx, w.client)
+	document, err := w.read(ctx)
+	if err != nil && !errors.Is(err, ErrNoPolicies) && away(err) {
+		w.reread = time.After(w.rereads.next())
+	} else {
+		w.reread = nil
+		w.rereads.reset()
+	}
 	if err == nil && !bytes.Equal(document, w.document) {
 		var set *policy.Set
 		if set, err = parse(document); err == nil {
@@ -133,12 +149,55 @@ func (w *watcher) refresh(ctx context.Context) {
 	}
 }
 
+// read reads the document: of several servers that know nothing of each other, from the first that has one.
+func (w *watcher) read(ctx context.Context) ([]byte, error) {
+	if w.servers.Config().Topology != policy.TopologyIndependent {
+		return readDocument(ctx, w.servers.Client())
+	}
+	nodes, err := w.servers.Primaries(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("find the servers: %w", err)
+	}
+	var failures []error
+	for _, node := range nodes {
+		document, err := readDocument(ctx, node.Client)
+		if err == nil {
+			return document, nil
+		}
+		failures = append(failures, fmt.Errorf("%s: %w", node.Address, err))
+	}
+	return nil, errors.Join(failures...)
+}
+
+// subscribe gives a subscription to nothing yet, and tells whether its server may go on telling: a former primary that is
+// cut off is told of nothing. Where there are several servers, it is each in turn, since one that is away must not keep us
+// from being told. In a cluster every node tells what any of them was told.
+func (w *watcher) subscribe(ctx context.Context) (*redis.PubSub, func(context.Context) bool, error) {
+	nodes, err := w.servers.Primaries(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the servers: %w", err)
+	}
+	if len(nodes) == 0 {
+		return nil, nil, fmt.Errorf("find the servers: %w: none has a slot", redisops.ErrNotExecuted)
+	}
+	node := nodes[w.turn%len(nodes)]
+	w.turn++
+	belongs := func(ctx context.Context) bool {
+		nodes, err := w.servers.Primaries(ctx)
+		return err != nil || slices.ContainsFunc(nodes, func(n redisops.Node) bool { return n.Address == node.Address })
+	}
+	return node.Client.Subscribe(ctx), belongs, nil
+}
+
 // listen subscribes on a connection of its own and reads the set again on every change, on every resync, and once when
 // the subscription stands, for what came before it. It returns when the connection breaks, or ctx ends.
 //
 // Receive and not Channel: that one drops messages when the reader is slow.
 func (w *watcher) listen(ctx context.Context) error {
-	pubsub := w.client.Subscribe(ctx)
+	pubsub, belongs, err := w.subscribe(ctx)
+	if err != nil {
+		return err
+	}
 	defer func() { _ = pubsub.Close() }()
 	// A blocking read takes no notice of ctx.
 	defer context.AfterFunc(ctx, func() { _ = pubsub.Close() })()
@@ -149,7 +208,7 @@ func (w *watcher) listen(ctx context.Context) error {
 	if _, err := pubsub.ReceiveTimeout(ctx, subscribeTimeout); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", Channel, err)
 	}
-	w.failures = 0
+	w.pauses.reset()
 	w.listening.report(ctx, nil)
 	w.refresh(ctx)
 
@@ -176,10 +235,15 @@ func (w *watcher) listen(ctx context.Context) error {
 			}
 		case _, open := <-w.options.Refresh:
 			w.asked(ctx, open)
+		case <-w.reread:
+			w.refresh(ctx)
 		case <-resync.C:
 			// A connection that is dead without having been closed would keep silent for ever.
 			if pinged {
 				return fmt.Errorf("listen on %s: no answer to a ping within %v", Channel, w.options.Resync)
+			}
+			if !belongs(ctx) {
+				return fmt.Errorf("listen on %s: the server is no primary of the store any more", Channel)
 			}
 			w.refresh(ctx)
 			if err := pubsub.Ping(ctx); err != nil {
@@ -216,20 +280,6 @@ func receive(ctx context.Context, pubsub *redis.PubSub, to chan<- received) {
 
 func (w *watcher) resyncPause() time.Duration {
 	return time.Duration(float64(w.options.Resync) * (1 - resyncJitter + 2*resyncJitter*rand.Float64()))
-}
-
-// backoff gives a pause between MinBackoff and a bound that doubles with every failure, up to MaxBackoff.
-func (w *watcher) backoff() time.Duration {
-	bound := w.options.MinBackoff
-	for range w.failures {
-		if bound >= w.options.MaxBackoff {
-			break
-		}
-		bound *= 2
-	}
-	w.failures++
-	bound = min(bound, w.options.MaxBackoff)
-	return w.options.MinBackoff + rand.N(bound-w.options.MinBackoff+1)
 }
 
 // transition logs when something begins to fail and when it works again, and nothing between.

@@ -18,6 +18,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 )
 
@@ -35,15 +36,19 @@ type watching struct {
 
 func watch(t *testing.T, addr string, options policystore.WatchOptions) *watching {
 	t.Helper()
+	return watchServers(t, redisopstest.Open(t, redisops.Config{Addresses: []string{addr}, DialTimeout: time.Second}), options)
+}
+
+func watchServers(t *testing.T, servers *redisops.Servers, options policystore.WatchOptions) *watching {
+	t.Helper()
 	w := &watching{t: t, sets: make(chan *policy.Set, 100), errs: make(chan error, 10_000), logs: &logBuffer{}}
 	options.MinBackoff, options.MaxBackoff = time.Millisecond, 20*time.Millisecond
 	options.Logger = slog.New(slog.NewTextHandler(w.logs, nil))
 	options.OnError = func(err error) { w.errs <- err }
-	client := redisops.NewClient(redisops.Config{Addresses: []string{addr}, DialTimeout: time.Second})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- policystore.Watch(ctx, client, options, func(set *policy.Set) { w.sets <- set })
+		ended <- policystore.Watch(ctx, servers, options, func(set *policy.Set) { w.sets <- set })
 	}()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
@@ -55,7 +60,7 @@ func watch(t *testing.T, addr string, options policystore.WatchOptions) *watchin
 		case <-time.After(patience):
 			t.Error("Watch did not end with its context")
 		}
-		_ = client.Close()
+		_ = servers.Close()
 	})
 	t.Cleanup(w.stop)
 	return w
@@ -115,14 +120,14 @@ func (w *watching) wantNoFurtherSet() {
 
 func TestWatcherSeesEachPublication(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour})
 	w.wantSet(setOf(1, 1))
 
 	var slowest time.Duration
 	for n := int64(2); n <= 6; n++ {
-		publish(t, client, policystore.Publication{Set: setOf(1, n)})
+		publish(t, servers, policystore.Publication{Set: setOf(1, n)})
 		published := time.Now()
 		slowest = max(slowest, w.wantSet(setOf(1, n)).Sub(published))
 	}
@@ -132,19 +137,20 @@ func TestWatcherSeesEachPublication(t *testing.T) {
 
 func TestWatcherOfTheEmbeddedServerSeesEachPublication(t *testing.T) {
 	server := miniredis.RunT(t)
-	client := newClient(t, server.Addr())
+	servers := newServers(t, server.Addr())
 	w := watch(t, server.Addr(), policystore.WatchOptions{Resync: time.Hour})
 	w.wantError("lack of policies", func(err error) bool { return errors.Is(err, policystore.ErrNoPolicies) })
 	for n := int64(1); n <= 3; n++ {
-		publish(t, client, policystore.Publication{Set: setOf(1, n), Mode: library.ModeScripts})
+		publish(t, servers, policystore.Publication{Set: setOf(1, n), Mode: library.ModeScripts})
 		w.wantSet(setOf(1, n))
 	}
 }
 
 func TestResyncFindsWhatWasNotAnnounced(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	w := watch(t, server.Addr, policystore.WatchOptions{Resync: 60 * time.Millisecond})
 	w.wantSet(setOf(1, 1))
 	if err := client.Set(t.Context(), policystore.PoliciesKey, setOf(1, 2).Marshal(), 0).Err(); err != nil {
@@ -169,8 +175,9 @@ func TestLastGoodSetStaysWhileTheDocumentIsBad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
-			client := newClient(t, server.Addr)
-			publish(t, client, policystore.Publication{Set: good})
+			servers := newServers(t, server.Addr)
+			client := servers.Client()
+			publish(t, servers, policystore.Publication{Set: good})
 			w := watch(t, server.Addr, policystore.WatchOptions{Resync: 20 * time.Millisecond})
 			w.wantSet(good)
 			damage := client.Del(t.Context(), policystore.PoliciesKey).Err()
@@ -198,7 +205,7 @@ func TestLastGoodSetStaysWhileTheDocumentIsBad(t *testing.T) {
 
 func TestWatcherSurvivesADeadServerAndPicksUpAfterItsRestart(t *testing.T) {
 	server := redistest.Start(t)
-	publish(t, newClient(t, server.Addr), policystore.Publication{Set: setOf(1, 1)})
+	publish(t, newServers(t, server.Addr), policystore.Publication{Set: setOf(1, 1)})
 	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour})
 	w.wantSet(setOf(1, 1))
 
@@ -207,7 +214,7 @@ func TestWatcherSurvivesADeadServerAndPicksUpAfterItsRestart(t *testing.T) {
 	server.Run()
 	// It came back empty: the last good set stays until somebody publishes.
 	w.wantError("lack of policies", func(err error) bool { return errors.Is(err, policystore.ErrNoPolicies) })
-	publish(t, newClient(t, server.Addr), policystore.Publication{Set: setOf(1, 2)})
+	publish(t, newServers(t, server.Addr), policystore.Publication{Set: setOf(1, 2)})
 	w.wantSet(setOf(1, 2))
 	w.wantNoFurtherSet()
 }
@@ -218,15 +225,16 @@ func TestWatcherStartsBeforeItsServer(t *testing.T) {
 	w := watch(t, server.Addr, policystore.WatchOptions{})
 	w.wantError("outage", func(err error) bool { return redisops.Classify(err) == redisops.NotExecuted })
 	server.Run()
-	publish(t, newClient(t, server.Addr), policystore.Publication{Set: setOf(1, 1)})
+	publish(t, newServers(t, server.Addr), policystore.Publication{Set: setOf(1, 1)})
 	w.wantSet(setOf(1, 1))
 }
 
 // A connection that is cut may have missed an announcement.
 func TestWatcherReadsAgainAfterAReconnect(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	proxy := redistest.StartProxy(t, server.Addr)
 	w := watch(t, proxy.Addr, policystore.WatchOptions{Resync: time.Hour})
 	w.wantSet(setOf(1, 1))
@@ -241,8 +249,9 @@ func TestWatcherReadsAgainAfterAReconnect(t *testing.T) {
 
 func TestWatcherNoticesAConnectionThatWentSilent(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	proxy := redistest.StartProxy(t, server.Addr)
 	w := watch(t, proxy.Addr, policystore.WatchOptions{Resync: 50 * time.Millisecond})
 	w.wantSet(setOf(1, 1))
@@ -250,7 +259,7 @@ func TestWatcherNoticesAConnectionThatWentSilent(t *testing.T) {
 	before := proxy.Accepted()
 	proxy.SwallowReplies()
 	w.wantError("silence", func(err error) bool { return err != nil && strings.Contains(err.Error(), "ping") })
-	publish(t, client, policystore.Publication{Set: setOf(1, 2)})
+	publish(t, servers, policystore.Publication{Set: setOf(1, 2)})
 	w.wantSet(setOf(1, 2))
 	if proxy.Accepted() <= before {
 		t.Error("it did not connect again")
@@ -259,8 +268,9 @@ func TestWatcherNoticesAConnectionThatWentSilent(t *testing.T) {
 
 func TestWatcherWithoutTheRightToSubscribeStillReads(t *testing.T) {
 	server := redistest.Start(t)
-	admin := newClient(t, server.Addr)
-	publish(t, admin, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	admin := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	if err := admin.Do(t.Context(), "ACL", "SETUSER", "default", "resetchannels").Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +285,9 @@ func TestWatcherWithoutTheRightToSubscribeStillReads(t *testing.T) {
 
 func TestWatcherReadsAgainWhenAskedTo(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	refresh := make(chan struct{})
 	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour, Refresh: refresh})
 	w.wantSet(setOf(1, 1))
@@ -289,15 +300,15 @@ func TestWatcherReadsAgainWhenAskedTo(t *testing.T) {
 	}
 	refresh <- struct{}{}
 	close(refresh)
-	publish(t, client, policystore.Publication{Set: setOf(1, 5)})
+	publish(t, servers, policystore.Publication{Set: setOf(1, 5)})
 	w.wantSet(setOf(1, 5))
 	w.wantNoFurtherSet()
 }
 
 func TestWatcherThatMayNotListenReadsWhenAskedTo(t *testing.T) {
 	server := redistest.Start(t)
-	admin := newClient(t, server.Addr)
-	publish(t, admin, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	refresh := make(chan struct{})
 	w := watch(t, server.Addr, policystore.WatchOptions{Refresh: refresh})
 	w.wantSet(setOf(1, 1))
@@ -315,8 +326,9 @@ func TestWatcherThatMayNotListenReadsWhenAskedTo(t *testing.T) {
 // The same set is announced again when its document was repaired.
 func TestRepairOfTheDocumentIsSeenAtOnce(t *testing.T) {
 	server := redistest.Start(t)
-	client := newClient(t, server.Addr)
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	servers := newServers(t, server.Addr)
+	client := servers.Client()
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	refresh := make(chan struct{})
 	w := watch(t, server.Addr, policystore.WatchOptions{Resync: time.Hour, Refresh: refresh})
 	w.wantSet(setOf(1, 1))
@@ -324,7 +336,7 @@ func TestRepairOfTheDocumentIsSeenAtOnce(t *testing.T) {
 	server.Do("SET", policystore.PoliciesKey, "{")
 	refresh <- struct{}{}
 	w.wantError("damage", func(err error) bool { return err != nil && strings.Contains(err.Error(), "policy set") })
-	publish(t, client, policystore.Publication{Set: setOf(1, 1)})
+	publish(t, servers, policystore.Publication{Set: setOf(1, 1)})
 	w.wantError("recovery", func(err error) bool { return err == nil })
 	w.wantNoFurtherSet()
 }

@@ -141,7 +141,8 @@ func slotTTL(v *engine.Verdict, asked *durationpb.Duration) *durationpb.Duration
 	return durationpb.New(min(asked.AsDuration(), most))
 }
 
-// onStoreFailure is how requests that nobody can decide are answered. What only looks on never denies.
+// onStoreFailure is how requests that nobody can decide are answered. What only looks on never denies. LocalShare is told as
+// Allow: it takes knowing what was counted, which who asks us does not.
 func onStoreFailure(v *engine.Verdict) penstockv1.FailureMode {
 	switch {
 	case v.Policy == nil:

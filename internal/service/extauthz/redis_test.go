@@ -27,7 +27,10 @@ func perHour(name string, requests int64, keys ...string) policy.RateLimit {
 func dialRedis(t *testing.T, server *redistest.Server, policies ...policy.RateLimit) authv3.AuthorizationClient {
 	t.Helper()
 	// The machine that runs the tests may be busy with others.
-	opened := store.Open(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}, slog.New(slog.DiscardHandler))
+	opened, err := store.Open(store.Options{Load: store.Always(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(opened.Close)
 	opened.UseScripts()
 	return dial(t, engineOf(t, opened, policies...), Options{})

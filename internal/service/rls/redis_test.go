@@ -23,6 +23,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 	"github.com/penstock-dev/penstock/internal/service/callers"
 	servicestore "github.com/penstock-dev/penstock/internal/service/store"
@@ -43,7 +44,10 @@ type real struct {
 func onRedis(t *testing.T, mode library.Mode, policies ...policy.RateLimit) *real {
 	t.Helper()
 	server := redistest.Start(t)
-	store := servicestore.Open(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}, slog.New(slog.DiscardHandler))
+	store, err := servicestore.Open(servicestore.Options{Load: servicestore.Always(redisops.Config{Addresses: []string{server.Addr}, CommandTimeout: time.Second}), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(store.Close)
 	eng := engine.New(engine.Options{Limiter: store, Reread: store.Reread})
 	set := policy.NewSet(policies)
@@ -51,7 +55,7 @@ func onRedis(t *testing.T, mode library.Mode, policies ...policy.RateLimit) *rea
 		store.UseScripts()
 		eng.Use(set)
 	} else {
-		_, err := policystore.Publish(t.Context(), server.Client(), policystore.Publication{Owner: "test/shop/store", Set: set, ConfirmShrink: set.Hash, Mode: mode})
+		_, err := policystore.Publish(t.Context(), redisopstest.At(t, server.Addr), policystore.Publication{Owner: "test/shop/store", Set: set, ConfirmShrink: set.Hash, Mode: mode})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,8 @@ func TestWhileRedisIsGoneThePolicyAnswersInTime(t *testing.T) {
 	}
 }
 
-// A caller that waits with the defaults is answered by them: 10 ms, whether Redis refuses or keeps silent (faults 1 to 3).
+// A caller that waits with the defaults is answered by them: 10 ms, whether Redis refuses or keeps silent (faults 1 to 3);
+// and at once, when it is known that Redis does.
 func TestByDefaultACallerWaitsTenMillisecondsForARedisThatIsGone(t *testing.T) {
 	const wait = 10 * time.Millisecond
 	for name, lose := range map[string]func(*redistest.Server){
@@ -70,12 +71,16 @@ func TestByDefaultACallerWaitsTenMillisecondsForARedisThatIsGone(t *testing.T) {
 			lose(server)
 			// What is measured is the quickest of many: all that a busy machine can do is to make some of them slower.
 			quickest := map[string]time.Duration{"RLS": time.Hour, "forward-auth": time.Hour}
-			for range 20 {
+			var first time.Duration
+			for i := range 20 {
 				begin := time.Now()
 				if got := p.mustAsk(t, "user", "bob"); got.GetOverallCode() != ratelimitv3.RateLimitResponse_OK || !degraded(got) {
 					t.Fatalf("Allow: %v, want OK and degraded", got)
 				}
 				quickest["RLS"] = min(quickest["RLS"], time.Since(begin))
+				if i == 0 {
+					first = time.Since(begin)
+				}
 				begin = time.Now()
 				if got := p.get(t, "/auth/shop/strict"); got.status != http.StatusTooManyRequests || got.header.Get("X-Penstock-Degraded") != "store" {
 					t.Fatalf("Deny: %d %v, want 429 and degraded", got.status, got.header)
@@ -86,9 +91,9 @@ func TestByDefaultACallerWaitsTenMillisecondsForARedisThatIsGone(t *testing.T) {
 				if took > 3*wait {
 					t.Errorf("%s: the quickest answer took %v, want little more than %v", door, took, wait)
 				}
-				if name == "silent" && took < wait {
-					t.Errorf("%s: answered after %v, want Redis given %v", door, took, wait)
-				}
+			}
+			if name == "silent" && first < wait {
+				t.Errorf("the first was answered after %v, want Redis given %v", first, wait)
 			}
 		})
 	}
@@ -141,23 +146,32 @@ func TestALostReplyIsAnsweredByThePolicyAndCountedOnce(t *testing.T) {
 						return lost, ""
 					}},
 				} {
-					// A connection that was lost before is replaced by now.
-					eventually(t, door+": decided by Redis", func() bool {
-						lost, wrong := test.ask()
-						return !lost && wrong == ""
-					})
-					before := remaining(server, test.name, test.key, test.value)
-					proxy.SwallowReplies()
 					type outcome struct {
 						degraded bool
 						wrong    string
 					}
-					answered := make(chan outcome, 1)
-					go func() {
-						lost, wrong := test.ask()
-						answered <- outcome{lost, wrong}
-					}()
-					eventually(t, door+": it is charged", func() bool { return remaining(server, test.name, test.key, test.value) == before-1 })
+					var answered chan outcome
+					var before int64
+					// A PING by which the server is looked after may have the one connection; then the call is not sent in time.
+					for sent := false; !sent; {
+						proxy.Cut()
+						// A connection that was lost before is replaced by now.
+						eventually(t, door+": decided by Redis", func() bool {
+							lost, wrong := test.ask()
+							return !lost && wrong == ""
+						})
+						before = remaining(server, test.name, test.key, test.value)
+						proxy.SwallowReplies()
+						answered = make(chan outcome, 1)
+						go func() {
+							lost, wrong := test.ask()
+							answered <- outcome{lost, wrong}
+						}()
+						eventually(t, door+": it is charged or answered", func() bool {
+							sent = remaining(server, test.name, test.key, test.value) == before-1
+							return sent || len(answered) == 1
+						})
+					}
 					if cut {
 						proxy.Cut()
 					}

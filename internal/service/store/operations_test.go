@@ -17,7 +17,10 @@ import (
 )
 
 func TestUntilTheServerIsKnownNothingIsSent(t *testing.T) {
-	s := store.Open(redisops.Config{Addresses: []string{"127.0.0.1:1"}}, slog.New(slog.DiscardHandler))
+	s, err := store.Open(store.Options{Load: store.Always(redisops.Config{Addresses: []string{"127.0.0.1:1"}}), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(s.Close)
 	one := func(call func(context.Context, limit.Charge) (limit.Row, error)) func() error {
 		return func() error { _, err := call(t.Context(), limit.Charge{}); return err }
@@ -124,6 +127,7 @@ func TestTheSameSubjectsAreInShadowWithoutRedis(t *testing.T) {
 	r.Limits[0].Requests, r.ShadowPercent = 0, 40
 	r = r.Sealed()
 	p := start(t, server.Addr, policy.NewSet([]policy.RateLimit{r}))
+	p.ready(t)
 	ask := func(user int) engine.Verdict {
 		lookup := func(string) (string, bool) { return strconv.Itoa(user), true }
 		v, err := p.engine.DecidePolicy(t.Context(), engine.DoorAPI, engine.Call{Policy: r.Name, Lookup: lookup, Cost: 1})

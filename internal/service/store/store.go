@@ -1,98 +1,143 @@
-// Package store is penstockd's side of its RedisStore: it finds out how the server is made to decide, follows the
-// published policies, and keeps trying while the server is away.
+// Package store is penstockd's side of its RedisStore: it finds out how the servers are made to decide, follows the
+// published policies, goes over to new credentials and certificates, and keeps trying while the servers are away.
 package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-dev/penstock/internal/policy"
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/limit"
-	"github.com/penstock-dev/penstock/internal/redisops/policystore"
 )
 
-// rereadPause is how soon the set may be read again on request: a policy that every request asks for must not make every
-// request read the set.
-const rereadPause = time.Second
+// Options of a Store. Zero values are the defaults.
+type Options struct {
+	// Load gives how Redis is to be reached, as of now. Required. It is asked again every Reload and whenever Redis refuses
+	// the credentials, and what it gives comes into force without a decision that fails for it.
+	Load func() (redisops.Config, error)
+	// Reload is how often Load is asked again; 0 is every 10 s.
+	Reload time.Duration
+	// Replica is the name of this process among those that decide with the same Redis; none is counted by nobody.
+	Replica string
+	// Snapshot is a file in which the last good set is kept for a start without Redis; empty is none.
+	Snapshot string
+	// Answers is told, from time to time, that all servers answer; nil is nobody. It is called once Follow or Enforce is.
+	Answers func()
+	// Registerer gets the metrics; nil keeps them to ourselves.
+	Registerer prometheus.Registerer
+	// Logger gets one line per transition; nil is slog.Default().
+	Logger *slog.Logger
+}
 
-// Store is one RedisStore, and the engine's Limiter. Those methods, Reread and Why may be called concurrently; Reach and
-// Follow one after the other.
+// Always gives a configuration that never changes, as Options.Load.
+func Always(cfg redisops.Config) func() (redisops.Config, error) {
+	return func() (redisops.Config, error) { return cfg, nil }
+}
+
+// Store is one RedisStore, and the engine's Limiter. Those methods, Reread, Replicas, Why and Trouble may be called
+// concurrently; of Follow and Enforce one, once.
 type Store struct {
-	cfg    redisops.Config
-	client redis.UniversalClient
-	caller *redisops.Caller
-	log    *slog.Logger
+	options Options
+	log     *slog.Logger
 
-	limiter  atomic.Pointer[limit.Limiter]
+	current  atomic.Pointer[generation]
+	scripts  atomic.Bool // decide by scripts, whatever the servers know
 	reread   chan struct{}
+	refusals chan struct{}
 	failures chan failure
+	beats    chan struct{}
+	replicas census
+	hash     atomic.Pointer[string] // of the set in use
 
-	mu      sync.Mutex
-	why     error
-	refused bool // why is of class Configuration, and was logged
+	mu     sync.Mutex
+	closed bool
+	status status
 }
 
-// Open makes a store. It opens no connection: the server may be away. Close ends it.
-func Open(cfg redisops.Config, log *slog.Logger) *Store {
-	cfg = cfg.WithDefaults()
-	client := redisops.NewClient(cfg)
-	return &Store{cfg: cfg, client: client, caller: redisops.NewCaller(client, cfg), log: log, reread: make(chan struct{}, 1), failures: make(chan failure, mostFailures)}
+// Open makes a store. It opens no connection: the servers may be away. It fails when Load does, and when what that gives can
+// never work. Close ends it.
+func Open(options Options) (*Store, error) {
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	if options.Reload == 0 {
+		options.Reload = reloadEvery
+	}
+	s := &Store{
+		options: options, log: options.Logger, reread: make(chan struct{}, 1), refusals: make(chan struct{}, 1),
+		failures: make(chan failure, mostFailures), beats: make(chan struct{}, 1), status: status{noted: make(chan struct{}, 1)},
+	}
+	s.replicas.count.Store(1)
+	cfg, err := options.Load()
+	if err != nil {
+		return nil, err
+	}
+	first, err := s.open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.current.Store(first)
+	if options.Registerer != nil {
+		if err := options.Registerer.Register(newCollector(s)); err != nil {
+			first.close()
+			return nil, fmt.Errorf("metrics of the store: %w", err)
+		}
+	}
+	return s, nil
 }
 
-// failure is an expression of a policy that failed.
-type failure struct {
-	policy string
-	told   policystore.Failure
+// by asks the limiter of the generation in force, which stays open meanwhile.
+func by[Answer any](s *Store, ask func(*limit.Limiter) (Answer, error)) (Answer, error) {
+	g := s.enter()
+	defer g.leave()
+	limiter := g.limiter.Load()
+	if limiter == nil {
+		var none Answer
+		return none, s.unknown()
+	}
+	answer, err := ask(limiter)
+	if err != nil {
+		s.failed(err)
+	}
+	return answer, err
 }
 
-// mostFailures bounds how many wait to be written; for what is more there is the next time.
-const mostFailures = 64
+// unknown is the error while nobody knows how the servers decide. That they refuse us is no outage.
+func (s *Store) unknown() error {
+	if why := s.status.why(&s.mu); redisops.Classify(why) == redisops.Configuration {
+		return why
+	}
+	return errUnknown
+}
 
-// ExpressionFailed has the operator see, in Redis, that an expression of the policy failed. It does not wait for it.
-func (s *Store) ExpressionFailed(p *policy.RateLimit, message string) {
+var errUnknown = fmt.Errorf("%w: nothing is known of the server yet", redisops.ErrNotExecuted)
+
+// failed looks whether the credentials are to be read again, or how the servers decide found out again, because of an
+// error.
+func (s *Store) failed(err error) {
+	if redisops.Classify(err) == redisops.Configuration {
+		nudge(s.refusals)
+	}
+}
+
+// nudge asks for something that is done once however often it is asked for meanwhile.
+func nudge(channel chan<- struct{}) {
 	select {
-	case s.failures <- failure{policy: p.Name, told: policystore.Failure{ContentHash: p.ContentHash, Message: message}}:
+	case channel <- struct{}{}:
 	default:
 	}
 }
 
-// report writes failures until the context ends. They are for somebody's status, so an error is worth no more than a line
-// for debugging.
-func (s *Store) report(ctx context.Context) {
-	for {
-		select {
-		case f := <-s.failures:
-			if err := policystore.ReportFailure(ctx, s.client, f.policy, f.told); err != nil {
-				s.log.DebugContext(ctx, "cannot report that an expression failed", "policy", f.policy, "error", err.Error())
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// by asks the limiter. Until Follow or UseScripts has found how the server decides, it fails with redisops.ErrNotExecuted.
-func by[Answer any](s *Store, ask func(*limit.Limiter) (Answer, error)) (Answer, error) {
-	limiter := s.limiter.Load()
-	if limiter == nil {
-		var none Answer
-		return none, fmt.Errorf("%w: nothing is known of the server yet", redisops.ErrNotExecuted)
-	}
-	return ask(limiter)
-}
-
-// Decide spends from budgets as limit.Limiter does, as all that follows is as of it. Until Follow or UseScripts has found
-// how, each fails with redisops.ErrNotExecuted.
+// Decide spends from budgets as limit.Limiter does, as all that follows is as of it. Until Follow or Enforce has found out
+// how, each fails with redisops.ErrNotExecuted, or with how the server refused us.
 func (s *Store) Decide(ctx context.Context, charges []limit.Charge) ([]limit.Row, error) {
 	return by(s, func(l *limit.Limiter) ([]limit.Row, error) { return l.Decide(ctx, charges) })
 }
@@ -127,166 +172,49 @@ func (s *Store) ReleaseSlot(ctx context.Context, slot limit.Slot) (limit.Row, er
 	return by(s, func(l *limit.Limiter) (limit.Row, error) { return l.ReleaseSlot(ctx, slot) })
 }
 
+// Undo gives back what was charged for requests that were denied as a whole.
+func (s *Store) Undo(ctx context.Context, charges []limit.Charge, rows []limit.Row) error {
+	_, err := by(s, func(l *limit.Limiter) (struct{}, error) { return struct{}{}, l.Undo(ctx, charges, rows) })
+	return err
+}
+
 // Within bounds a second call as limit.Limiter does.
 func (s *Store) Within(ctx context.Context, start time.Time) (context.Context, context.CancelFunc) {
-	return s.caller.Within(ctx, start)
+	return s.current.Load().caller.Within(ctx, start)
 }
 
 // UseScripts decides by scripts, which get the policy with each call: for policies that nobody has published.
 func (s *Store) UseScripts() {
-	s.limiter.Store(limit.New(s.caller, s.client, library.ModeScripts))
+	s.scripts.Store(true)
+	g := s.current.Load()
+	g.probing.Lock()
+	defer g.probing.Unlock()
+	g.decideBy(library.ModeScripts)
 }
 
-// Reach waits until the server answers a ping and connections stand for the first decisions, and tells whether it
-// answered before the context ended.
-func (s *Store) Reach(ctx context.Context) bool {
-	return s.try(ctx, func() error {
-		if err := s.client.Ping(ctx).Err(); err != nil && !redis.IsPermissionError(err) { // who may not PING may decide
-			return err
-		}
-		return nil
-	})
-}
-
-// warm waits for the connections that a growing load will need. A server that answers and lets nobody open as many is
-// used all the same.
-func (s *Store) warm(ctx context.Context) {
-	if err := s.caller.Warm(ctx); err != nil && ctx.Err() == nil {
-		s.log.Warn("cannot open all connections to redis ahead; the first decisions may be late", "error", err.Error())
-	}
-}
-
-// Follow finds out how the server decides, and then gives every published policy set to use, from one goroutine at a
-// time, until the context ends. What goes wrong is logged once, shown by Why, and tried again with pauses as the
-// configuration says.
-func (s *Store) Follow(ctx context.Context, use func(*policy.Set)) {
-	if !s.probe(ctx) {
-		return
-	}
-	refresh := make(chan struct{})
-	var pacing sync.WaitGroup
-	defer pacing.Wait()
-	pacing.Go(func() { s.pace(ctx, refresh) })
-	pacing.Go(func() { s.report(ctx) })
-	_ = policystore.Watch(ctx, s.client, policystore.WatchOptions{
-		MinBackoff: s.cfg.MinBackoff, MaxBackoff: s.cfg.MaxBackoff, Logger: s.log, OnError: s.note, Refresh: refresh,
-	}, use)
-}
-
-// probe tells whether it came to a result before the context ended.
-func (s *Store) probe(ctx context.Context) bool {
-	return s.try(ctx, func() error {
-		capabilities, err := library.Probe(ctx, s.client)
-		if err == nil {
-			s.limiter.Store(limit.New(s.caller, s.client, capabilities.Mode()))
-			s.log.Info("reached redis", "mode", capabilities.Mode().String())
-		}
-		return err
-	})
-}
-
-// try tries until it succeeds, and tells whether it did before the context ended.
-func (s *Store) try(ctx context.Context, attempt func() error) bool {
-	bound := s.cfg.MinBackoff
-	for logged := false; ; {
-		err := attempt()
-		if err == nil {
-			s.note(nil)
-			s.warm(ctx)
-			return true
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		s.note(err)
-		if !logged && redisops.Classify(err) != redisops.Configuration {
-			logged = true
-			s.log.Warn("cannot reach redis; trying on", "error", err.Error())
-		}
-		select {
-		case <-time.After(s.cfg.MinBackoff + rand.N(bound-s.cfg.MinBackoff+1)):
-		case <-ctx.Done():
-			return false
-		}
-		bound = max(s.cfg.MinBackoff, min(2*bound, s.cfg.MaxBackoff))
-	}
-}
-
-// pace passes on the wishes to read the policies again, of which many may come at once.
-func (s *Store) pace(ctx context.Context, refresh chan<- struct{}) {
-	for {
-		select {
-		case <-s.reread:
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case refresh <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		select {
-		case <-time.After(rereadPause):
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Reread has the published policies read again soon. It does not wait for it.
-func (s *Store) Reread() {
-	select {
-	case s.reread <- struct{}{}:
-	default:
-	}
-}
-
-// Why tells in words what keeps the policies from being read, or "". Whoever reaches the doors may see it, so the error
-// itself, with its addresses and names of users, is in the log only.
-func (s *Store) Why() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return inWords(s.why)
-}
-
-func inWords(err error) string {
-	switch {
-	case err == nil:
-		return ""
-	case errors.Is(err, policystore.ErrNoPolicies):
-		return "no policies are published in redis yet"
-	case errors.Is(err, policy.ErrNewerFormat):
-		return "the policies in redis are of a newer format; update penstockd"
-	}
-	switch redisops.Classify(err) {
-	case redisops.Configuration:
-		return "redis refuses the credentials or rights of penstockd"
-	case redisops.NotExecuted, redisops.UnknownOutcome:
-		return "redis cannot be reached"
-	default:
-		return "redis cannot serve now"
-	}
-}
-
-// note keeps the latest error, or nil, for Why. Refused credentials and rights are told apart from an outage: they stay
-// until somebody mends them.
-func (s *Store) note(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.why = err
-	if redisops.Classify(err) == redisops.Configuration {
-		if !s.refused {
-			s.refused = true
-			s.log.Error("redis refuses penstockd until its user, password or ACL is mended; trying on", "error", err.Error())
-		}
-	} else if err == nil && s.refused {
-		s.refused = false
-		s.log.Info("redis accepts penstockd")
-	}
-}
-
-// Close ends what is under way and closes all connections.
+// Close ends what is under way and closes all connections. What is asked from then on is answered as when Redis is away.
 func (s *Store) Close() {
-	s.caller.Close()
-	_ = s.client.Close()
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if !closed { // from here on nothing replaces it
+		s.current.Load().abandon()
+	}
+}
+
+func (s *Store) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// allAllow tells whether no policy of the set denies for want of Redis.
+func allAllow(set *policy.Set) bool {
+	for i := range set.RateLimits {
+		if f := set.RateLimits[i].OnStoreFailure; f != policy.FailureAllow && f != policy.FailureLocalShare {
+			return false
+		}
+	}
+	return true
 }

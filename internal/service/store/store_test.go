@@ -28,6 +28,7 @@ import (
 	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 	"github.com/penstock-dev/penstock/internal/redisops/policystore"
+	"github.com/penstock-dev/penstock/internal/redisops/redisopstest"
 	"github.com/penstock-dev/penstock/internal/redisops/redistest"
 	"github.com/penstock-dev/penstock/internal/service"
 	"github.com/penstock-dev/penstock/internal/service/store"
@@ -46,6 +47,8 @@ type penstockd struct {
 	registry *prometheus.Registry
 	rls      ratelimitv3.RateLimitServiceClient
 	grpc     string
+	// stop ends all of it; the end of the test does so, too.
+	stop func()
 }
 
 // lines is a log that may be read while it is written.
@@ -74,15 +77,27 @@ func start(t *testing.T, address string, set *policy.Set) *penstockd {
 
 func startWith(t *testing.T, cfg redisops.Config, set *policy.Set) *penstockd {
 	t.Helper()
+	return startAs(t, store.Options{Load: store.Always(cfg)}, set)
+}
+
+// startAs starts a penstockd with these options. Without a set it follows what is published.
+func startAs(t *testing.T, options store.Options, set *policy.Set) *penstockd {
+	t.Helper()
 	p := &penstockd{log: &lines{}}
 	log := slog.New(slog.NewTextHandler(p.log, nil))
-	p.store = store.Open(cfg, log)
 	registry := service.NewRegistry()
+	options.Logger, options.Registerer, options.Answers = log, registry, func() { p.engine.Answers() }
+	opened, err := store.Open(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.store = opened
 	p.registry = registry
 	p.engine = engine.New(engine.Options{
-		Limiter: p.store, Reread: p.store.Reread, ExpressionFailed: p.store.ExpressionFailed, Logger: log, Registerer: registry,
+		Limiter: p.store, Reread: p.store.Reread, ExpressionFailed: p.store.ExpressionFailed, Replicas: p.store.Replicas,
+		Logger: log, Registerer: registry,
 	})
-	svc, err := service.New(service.Config{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", WhyNotReady: p.store.Why}, p.engine, registry, log)
+	svc, err := service.New(service.Config{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", WhyNotReady: p.store.Why, Trouble: p.store.Trouble}, p.engine, registry, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,15 +118,15 @@ func startWith(t *testing.T, cfg redisops.Config, set *policy.Set) *penstockd {
 	if set == nil {
 		running.Go(func() { p.store.Follow(ctx, p.engine.Use) })
 	} else {
-		p.store.UseScripts()
-		p.engine.Use(set)
+		running.Go(func() { p.store.Enforce(ctx, set, p.engine.Use) })
 	}
-	t.Cleanup(func() {
+	p.stop = sync.OnceFunc(func() {
 		_ = conn.Close()
 		cancel()
 		running.Wait()
 		p.store.Close()
 	})
+	t.Cleanup(p.stop)
 	return p
 }
 
@@ -184,8 +199,14 @@ func rateLimit(name, key, onStoreFailure string, algorithm string) policy.RateLi
 
 func publish(t *testing.T, server *redistest.Server, policies ...policy.RateLimit) *policy.Set {
 	t.Helper()
+	return publishBy(t, redisops.Config{Addresses: []string{server.Addr}}, policies...)
+}
+
+// publishBy publishes as the operator does, wherever that configuration leads.
+func publishBy(t *testing.T, cfg redisops.Config, policies ...policy.RateLimit) *policy.Set {
+	t.Helper()
 	set := policy.NewSet(policies)
-	_, err := policystore.Publish(t.Context(), server.Client(), policystore.Publication{
+	_, err := policystore.Publish(t.Context(), redisopstest.Open(t, cfg), policystore.Publication{
 		Owner: "test/shop/store", Set: set, ConfirmShrink: set.Hash, Mode: library.ModeFunctions,
 	})
 	if err != nil {
