@@ -81,7 +81,7 @@ folder, with a Redis of its own.`,
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
-	root.AddCommand(newValidate(), newDev(), newVersion(version))
+	root.AddCommand(newValidate(), newDev(), newDoctor(), newVersion(version))
 	return root
 }
 
