@@ -105,6 +105,10 @@ bench-algorithms: ## Measure memory, speed and accuracy of each algorithm; BENCH
 	@redis="$$(hack/redis-server.sh)" && \
 	go run ./bench/algorithms -redis-server "$$redis" -commit "$$(git describe --always --dirty)" $(BENCH_ARGS)
 
+.PHONY: bench-faults
+bench-faults: ## Kill, slow down and fail over Redis under load, and measure what callers see; BENCH_ARGS adds arguments.
+	@bench/faults.sh $(BENCH_ARGS)
+
 .PHONY: clean
 clean: ## Remove what was built; the caches outside of this directory stay.
 	@rm -rf bin .ci/logs

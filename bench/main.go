@@ -119,7 +119,7 @@ func bench(o options) error {
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	return frame.Run(o.budget(), o.redis, func(ctx context.Context, redis *process.Redis, dir string) error {
-		if err := publish(ctx, redis.Client); err != nil {
+		if err := publish(ctx, redis.Address); err != nil {
 			return err
 		}
 		start := launcher{

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"sync"
@@ -69,6 +68,15 @@ func (p *Process) Stop() {
 	}
 }
 
+// Kill ends the child at once, as a crash does, and waits for it.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.ended
+}
+
+// Output gives the end of what the child has printed.
+func (p *Process) Output() string { return p.output.String() }
+
 // StopAll ends the children at the same time.
 func StopAll(processes []*Process) {
 	var all sync.WaitGroup
@@ -96,16 +104,6 @@ func (p *Process) Eventually(ctx context.Context, ready func(context.Context) er
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// FreeAddress gives a loopback address that nobody listens on.
-func FreeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String(), nil
 }
 
 // lastOutput keeps the end of what a child prints, for error messages.

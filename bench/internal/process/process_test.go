@@ -37,3 +37,24 @@ func TestAChildThatEndsIsReportedWithItsOutput(t *testing.T) {
 		t.Errorf("got %v, want the exit status and the output", err)
 	}
 }
+
+func TestARedisThatWasKilledStartsAgainOnItsPortWithWhatItHad(t *testing.T) {
+	server, err := StartRedis(t.Context(), "redis-server", t.TempDir(), "--appendonly", "yes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	if err := server.Client.Set(t.Context(), "k", "v", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	server.Process.Kill()
+	if err := server.Process.Alive(); err == nil {
+		t.Error("it lives")
+	}
+	if err := server.Again(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := server.Client.Get(t.Context(), "k").Result(); err != nil || got != "v" {
+		t.Errorf("got %q, %v; want what it had", got, err)
+	}
+}

@@ -15,12 +15,17 @@ type Redis struct {
 	Address string
 	// Version is what it says of itself.
 	Version string
+	// Process is the one that runs, or that ran last.
 	Process *Process
 	Client  *redis.Client
+
+	binary string
+	args   []string
 }
 
-// StartRedis starts a server without persistence on a free port of the loopback; dir is its folder. See Start.
-func StartRedis(ctx context.Context, binary, dir string) (*Redis, error) {
+// StartRedis starts a server without persistence on a free port of the loopback; dir is its folder. Options of the command
+// line are added and win; where the first is the path of a file, that is its configuration. See Start.
+func StartRedis(ctx context.Context, binary, dir string, options ...string) (*Redis, error) {
 	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
@@ -29,13 +34,16 @@ func StartRedis(ctx context.Context, binary, dir string) (*Redis, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting redis-server: %w", err)
 	}
-	p, err := Start("redis-server", nil, binary,
-		"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir, "--loglevel", "warning")
-	if err != nil {
-		return nil, err
+	var args []string
+	if len(options) > 0 && !strings.HasPrefix(options[0], "-") {
+		args, options = options[:1], options[1:]
 	}
-	s := &Redis{Address: address, Process: p, Client: redis.NewClient(&redis.Options{Addr: address})}
-	if err := p.Eventually(ctx, func(ctx context.Context) error { return s.Client.Ping(ctx).Err() }); err != nil {
+	args = append(args, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", dir, "--loglevel", "warning")
+	s := &Redis{
+		Address: address, Client: redis.NewClient(&redis.Options{Addr: address}),
+		binary: binary, args: append(args, options...),
+	}
+	if err := s.Again(ctx); err != nil {
 		s.Stop()
 		return nil, err
 	}
@@ -48,10 +56,22 @@ func StartRedis(ctx context.Context, binary, dir string) (*Redis, error) {
 	return s, nil
 }
 
+// Again starts a server that has ended, on its port and in its folder, and waits until it answers. See Start.
+func (s *Redis) Again(ctx context.Context) error {
+	p, err := Start("redis-server", nil, s.binary, s.args...)
+	if err != nil {
+		return err
+	}
+	s.Process = p
+	return p.Eventually(ctx, func(ctx context.Context) error { return s.Client.Ping(ctx).Err() })
+}
+
 // Stop ends the server and waits for it.
 func (s *Redis) Stop() {
 	_ = s.Client.Close()
-	s.Process.Stop()
+	if s.Process != nil {
+		s.Process.Stop()
+	}
 }
 
 // InfoField finds name:value in the answer of INFO; "" when it is not there.
