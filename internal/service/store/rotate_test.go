@@ -112,6 +112,12 @@ func TestCredentialsAreRotatedWithoutAFailedDecision(t *testing.T) {
 			publishBy(t, clusterConfig(cluster), plenty())
 			return connect.Settings{URL: "redis://" + cluster.Nodes[0].Addr, Topology: "Cluster"}, cluster.Nodes
 		}, nil},
+		"published behind sentinels": {func(t *testing.T) (connect.Settings, []*redistest.Server) {
+			s := redistest.StartSentinel(t, 1, redistest.SentinelOptions{})
+			publishBy(t, sentinelConfig(s), plenty())
+			url := "redis://" + strings.Join(s.Addresses(), ",")
+			return connect.Settings{URL: url, Topology: "Sentinel", MasterName: s.MasterName}, s.Servers
+		}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			settings, servers := test.begin(t)
