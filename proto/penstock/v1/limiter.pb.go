@@ -455,7 +455,8 @@ type CheckResponse struct {
 	// What to tell the HTTP client. Absent unless the request asks for it.
 	Http *HTTPAnswer `protobuf:"bytes,11,opt,name=http,proto3" json:"http,omitempty"`
 	// What the policy's `onStoreFailure` is, for callers that remember it: it is also how to answer while penstockd itself
-	// cannot be asked. A policy in shadow for all subjects allows, whatever it says.
+	// cannot be asked. A policy in shadow for all subjects allows, whatever it says, and so does LocalShare here: a share is
+	// for processes that decide.
 	OnStoreFailure FailureMode `protobuf:"varint,12,opt,name=on_store_failure,json=onStoreFailure,proto3,enum=penstock.v1.FailureMode" json:"on_store_failure,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
