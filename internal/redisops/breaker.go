@@ -18,8 +18,8 @@ const (
 	failuresInARow = 5
 	failuresOfLate = 10
 	// standstill is how long calls have to have failed, besides, when it was by being late: that is one event within it, however
-	// many calls it met. A server, or a machine, that stands still for 30 ms is late to the calls of 20 ms.
-	standstill = 25 * time.Millisecond
+	// many calls it met. A server, or a machine, that stands still for 30 ms is late to the calls of 20 ms, and of 30 ms where a round trip takes 6.
+	standstill = 50 * time.Millisecond
 	rowMask    = 1<<failuresInARow - 1
 	lateMask   = 1<<20 - 1
 	// firstProbePause and mostProbePause bound the pauses between two probes, so that a server that only stood still for a
