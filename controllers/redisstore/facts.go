@@ -219,13 +219,3 @@ func persistence(aof, rdb, rdbKnown bool) string {
 	}
 	return ""
 }
-
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if key, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
-			info[key] = value
-		}
-	}
-	return info
-}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/penstock-dev/penstock/internal/redisops"
 	"github.com/penstock-dev/penstock/internal/redisops/library"
 )
 
@@ -22,7 +23,7 @@ func TestServersAreTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got sighting
-			got.describe(parseInfo(tt.info))
+			got.describe(redisops.ParseInfo(tt.info))
 			if got != tt.want {
 				t.Errorf("got  %+v\nwant %+v", got, tt.want)
 			}

@@ -129,7 +129,7 @@ func probe(ctx context.Context, node redisops.Node) (sighting, error) {
 		return sighting{}, fmt.Errorf("read INFO: %w", err)
 	}
 	if err == nil {
-		seen.describe(parseInfo(info))
+		seen.describe(redisops.ParseInfo(info))
 	}
 	if seen.persisted != "" {
 		save, err := client.ConfigGet(ctx, "save").Result()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -215,16 +214,6 @@ func (s *server) setting(ctx context.Context, name string) (string, bool) {
 	}
 	value, known := values[name]
 	return value, known
-}
-
-func parseInfo(text string) map[string]string {
-	info := make(map[string]string)
-	for line := range strings.Lines(text) {
-		if key, value, found := strings.Cut(strings.TrimSpace(line), ":"); found {
-			info[key] = value
-		}
-	}
-	return info
 }
 
 // add makes a server known, once for each address.

@@ -297,7 +297,7 @@ func (s *server) identify(ctx context.Context) error {
 	}
 	text, err := do(ctx, s.client, "INFO")
 	if info, is := text.(string); is {
-		s.describe(parseInfo(info))
+		s.describe(redisops.ParseInfo(info))
 	}
 	if s.mode == "" {
 		// Before 6.0, and whoever imitates it.

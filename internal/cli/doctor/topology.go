@@ -379,7 +379,7 @@ func (e *examination) lookAtCluster(ctx context.Context, s *server) {
 		e.find(s, Note, CheckACL, "CLUSTER INFO is not permitted there", "the state of the cluster was not looked at", "add the rule +cluster|info for the doctor")
 		return
 	}
-	info := parseInfo(text)
+	info := redisops.ParseInfo(text)
 	assigned, _ := strconv.Atoi(info["cluster_slots_assigned"])
 	failing, _ := strconv.Atoi(info["cluster_slots_fail"])
 	doubtful, _ := strconv.Atoi(info["cluster_slots_pfail"])
